@@ -24,20 +24,18 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SCORES = ROOT / "results/tuned/methods/reports/scores.md"
 REFERENCE = ROOT / "results/reference/reports/scores.md"
 #: Rows of the chosen rates' scores that the README shows; the file has all.
-HEADLINE = (
-    "constant prediction",
-    "full",
-    "adapter",
-    "pfeiffer",
-    "lora",
-    "prefix",
-    "bitfit",
-    "ia3",
-    "head",
-)
+HEADLINE = ("constant prediction", "full", "adapter", "lora", "bitfit", "ia3")
 #: Rows of the reference scores that a page shows, and columns that it leaves out; the file has all.
 SHOWN = ("constant prediction", "full", "adapter", "lora", "bitfit", "head")
 HIDDEN = " 1,000 "
+CLAIMS = ROOT / "results/tuned/methods/reports/claims.md"
+#: Claims whose verdicts a page shows, by paper, up to the column of the deciding setting.
+SHOWN_CLAIMS = (
+    ("doering2024", "bitfit_over_sizes"),
+    ("sparse_adapter2022", "snip_40_percent_not_worse"),
+    ("unipelt2022", "keeps_up_with_its_parts"),
+)
+_VERDICT = 5
 #: A site holds only files of its folder: pictures of reports that pages show.
 PICTURES = {
     ROOT / "docs/img/seeds.png": ROOT / "results/tuned/methods/reports/seeds.png",
@@ -181,6 +179,15 @@ def scores() -> str:
     return _scores(SCORES, HEADLINE)
 
 
+def claims() -> str:
+    """Return a few verdicts of the claims, on runs with chosen learning rates."""
+    table = CLAIMS.read_text().split("\n\n")[1]
+    head, _, *rows = [line.strip("|").split("|")[:_VERDICT] for line in table.splitlines()]
+    found = {tuple(cell.strip() for cell in row[:2]): row for row in rows}
+    shown = [head, ["---"] * _VERDICT, *(found[name] for name in SHOWN_CLAIMS)]
+    return "\n".join(f"| {' | '.join(cell.strip() for cell in row)} |" for row in shown)
+
+
 def reference_scores() -> str:
     """Return the reference scores on all training data, and their notes in short."""
     return _scores(REFERENCE, SHOWN, HIDDEN)
@@ -197,6 +204,7 @@ def _scores(path: Path, shown: Sequence[str], hidden: str | None = None) -> str:
 
 
 GENERATED: dict[str, Callable[[], str]] = {
+    "claims": claims,
     "cli": cli,
     "configuration": configuration,
     "method_list": method_list,

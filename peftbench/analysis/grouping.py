@@ -261,6 +261,7 @@ def settings(run: Run) -> Json:
     flat["task.rows_sha256"] = task.rows_sha256 and task.rows_sha256[:12]
     flat |= {"task.metrics": task.metrics, "task.range": task.range}
     flat |= {"task.template": task.template, "task.stop": task.stop}
+    flat["task.rouge_tokens"] = task.rouge_tokens
     flat |= {"task.max_new_tokens": task.max_new_tokens, "task.class_names": task.class_names}
     flat["train.class_weights"] = run.train.class_weights
     flat |= {f"seed.{role}": (run.role_seeds or {}).get(role, "as seed") for role in ROLES}

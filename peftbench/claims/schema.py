@@ -7,13 +7,15 @@ with the reason.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from peftbench.claims.quantities import QUANTITIES
 from peftbench.config import catalog, old_names
-from peftbench.core.errors import ConfigError
+from peftbench.core.errors import ConfigError, at_least, is_number, listed, mapped
 from peftbench.core.run import Json
 from peftbench.core.text import did_you_mean
 from peftbench.metrics.task_metrics import METRICS
@@ -34,6 +36,9 @@ NEEDS = ("all", "some", "most")
 #: Which learning rates a claim may be tested at: chosen here, the same on both sides, or whatever
 #: the runs have, such as the paper's own; its reading says so.
 RATES = ("chosen", "alike", "given")
+
+#: The size of figures on all training examples.
+ALL = "full"
 
 #: Words that pick runs, as settings and their values.
 Conditions = dict[str, Any]
@@ -171,21 +176,19 @@ def parse_conditions(text: str) -> Conditions:
 
 def _paper(name: str, path: Path) -> Paper:
     data = yaml_files.read_mapping(path, resolve=False)
-    node = _checked(f"paper={name}", data, _PAPER, ("paper", "identifier", "claims"))
-    claims = _checked(f"paper={name}: claims", node["claims"], None, ())
-    figures = [
-        Figures(**_checked(f"paper={name}: figures", one, _FIGURES, _FIGURES))
-        for one in node.get("figures", [])
-    ]
-    for one in figures:
-        _one_of(f"paper={name}: figures: tag", one.tag, TAGS)
-    made = [_claim(f"paper={name}: {key}", key, claim) for key, claim in claims.items()]
-    return Paper(name, str(node["paper"]), str(node["identifier"]), made, figures)
+    node = _checked(str(path), data, _PAPER, ("paper", "identifier", "claims"))
+    title, identifier = (_text(f"{path}: {key}", node[key]) for key in ("paper", "identifier"))
+    claims = _checked(f"{path}: claims", node["claims"], None, ())
+    figures = node.get("figures", [])
+    listed(f"{path}: figures", figures)
+    made = [_claim(f"{path}: {key}", str(key), claim) for key, claim in claims.items()]
+    told = [_figures(f"{path}: figures", one) for one in figures]
+    return Paper(name, title, identifier, made, told)
 
 
 def _claim(where: str, name: str, given: Any) -> Claim:
     node = _checked(where, given, _CLAIM, ("says", "source", "tag", "kind", "published"))
-    for key, allowed in (("kind", KINDS), ("tag", TAGS), ("needs", NEEDS), ("rates", RATES)):
+    for key, allowed in _ALLOWED.items():
         if key in node:
             _one_of(f"{where}: {key}", node[key], allowed)
     for kind, key in (("stable_from", "bound"), ("untestable", "why")):
@@ -196,13 +199,9 @@ def _claim(where: str, name: str, given: Any) -> Claim:
             known = (*METRICS, "auc")
             raise ConfigError(f"{where}: metric of {task}: {did_you_mean(str(metric), known)}")
     rows: Json = {key: node.pop(key) for key in ("ours", "against", "pairs") if key in node}
-    for key in node.get("least", {}):
-        _one_of(f"{where}: least", key, ("tasks", "sizes", "budgets"))
-    for key in ("fraction", "sizes"):
+    for key, check in _VALUES.items():
         if key in node:
-            node[key] = tuple(node[key])
-    if isinstance(node.get("runs"), str):
-        node["runs"] = [node["runs"]]
+            node[key] = check(f"{where}: {key}", node[key])
     return Claim(name=name, pairs=_pairs(where, node["kind"], rows), **node)
 
 
@@ -210,22 +209,61 @@ def _pairs(where: str, kind: str, rows: Json) -> list[tuple[Conditions, Conditio
     if kind == "untestable" and not rows:
         return []
     if set(rows) == {"pairs"}:
-        return [
-            (parse_conditions(ours), parse_conditions(theirs)) for ours, theirs in rows["pairs"]
-        ]
-    if "ours" not in rows or set(rows) - {"ours", "against"}:
+        listed(f"{where}: pairs", rows["pairs"])
+        for pair in rows["pairs"]:
+            if not isinstance(pair, list) or len(pair) != 2:
+                raise ConfigError(f"{where}: pairs: each is [OURS, AGAINST], got {pair!r}")
+        pairs = rows["pairs"]
+    elif "ours" not in rows or set(rows) - {"ours", "against"}:
         raise ConfigError(f"{where}: set ours and against, or pairs; untestable has neither")
-    against = rows.get("against")
-    many = against if isinstance(against, list) else [against]
-    ours = parse_conditions(rows["ours"])
-    return [(ours, None if other is None else parse_conditions(other)) for other in many]
+    else:
+        against = rows.get("against")
+        many = against if isinstance(against, list) else [against]
+        pairs = [(rows["ours"], other) for other in many]
+    if not pairs:
+        raise ConfigError(f"{where}: there is nothing to compare; name a row")
+    return [
+        (_row(where, ours), None if theirs is None else _row(where, theirs))
+        for ours, theirs in pairs
+    ]
+
+
+def _row(where: str, words: Any) -> Conditions:
+    """What picks a row."""
+    if not isinstance(words, str):
+        raise ConfigError(f"{where}: a row is a text such as method=lora, got {words!r}")
+    try:
+        found = parse_conditions(words)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    if "method" not in found:
+        raise ConfigError(f"{where}: {words!r} names no method; begin with method=NAME")
+    return found
+
+
+def _figures(where: str, given: Any) -> Figures:
+    node = _checked(where, given, _FIGURES, _FIGURES)
+    _one_of(f"{where}: tag", node["tag"], TAGS)
+    for key in ("source", "model", "caveat"):
+        _text(f"{where}: {key}", node[key])
+    for row, by_task in _checked(f"{where}: scores", node["scores"], None, ()).items():
+        of = f"{where}: scores: {row}"
+        _row(where, row)
+        for column, by_size in _checked(of, by_task, None, ()).items():
+            if len(words := str(column).split()) != 2 or words[1] not in METRICS:
+                raise ConfigError(f"{of}: {column!r} is no TASK METRIC, such as mrpc f1")
+            for size, text in _checked(f"{of}: {column}", by_size, None, ()).items():
+                if size != ALL:
+                    at_least(f"{of}: {column}: examples (full is all)", size, 1, whole=True)
+                _text(f"{of}: {column}: {size}", text)
+    return Figures(**node)
 
 
 def _checked(
     where: str, node: Any, allowed: tuple[str, ...] | None, needed: tuple[str, ...]
 ) -> Json:
     if not isinstance(node, dict):
-        raise ConfigError(f"{where} must be a mapping; see configs/paper")
+        raise ConfigError(f"{where} must be a mapping, got {node!r}; see configs/paper")
     for key in node:
         if allowed is not None and key not in allowed:
             raise ConfigError(f"{where}: {key}; {did_you_mean(str(key), allowed)}")
@@ -237,3 +275,83 @@ def _checked(
 def _one_of(where: str, value: Any, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ConfigError(f"{where} {value}; {did_you_mean(str(value), allowed)}")
+
+
+def _text(where: str, value: Any) -> str:
+    """A text; a number is refused, of which yaml drops zeros at the end."""
+    if not isinstance(value, str):
+        hint = "; put it in quotes" if is_number(value) else ""
+        raise ConfigError(f"{where} must be a text, got {value!r}{hint}")
+    return value
+
+
+def _texts(where: str, value: Any) -> list[str]:
+    """A list of texts, of one where it is a text."""
+    if isinstance(value, str):
+        return [value]
+    listed(where, value)
+    return [_text(f"{where}: each", one) for one in value]
+
+
+def _overrides(where: str, value: Any) -> list[str]:
+    """Overrides of runs, those of one command in each text."""
+    found = _texts(where, value)
+    for word in " ".join(found).split():
+        if "=" not in word:
+            raise ConfigError(f"{where}: write key=value words, got {word!r}")
+    return found
+
+
+def _amount(where: str, value: Any) -> Any:
+    """A margin or a bound."""
+    at_least(where, value, 0)
+    return value
+
+
+def _budget(where: str, value: Any) -> Any:
+    """What a budget counts; null is any."""
+    if value is not None:
+        _one_of(where, value, ("epochs", "steps", "seconds"))
+    return value
+
+
+def _span(where: str, value: Any, most: float = math.inf) -> tuple[float, float]:
+    """Two numbers from 0 to `most`, from and to."""
+    given = value if isinstance(value, list) else []
+    numbers = [one for one in given if is_number(one) or one == math.inf]
+    if len(given) != 2 or numbers != given or not 0 <= given[0] <= given[1] <= most:
+        told = "0 on" if most == math.inf else f"0 to {most:g}"
+        raise ConfigError(
+            f"{where} must be [FROM, TO], two rising numbers from {told}, got {value!r}"
+        )
+    return given[0], given[1]
+
+
+def _least(where: str, value: Any) -> dict[str, int]:
+    mapped(where, value)
+    for key, count in value.items():
+        _one_of(where, key, ("tasks", "sizes", "budgets"))
+        at_least(f"{where}: {key}", count, 1, whole=True)
+    return dict(value)
+
+
+#: Values that are one of a few, by key.
+_ALLOWED: dict[str, tuple[str, ...]] = {
+    "kind": KINDS,
+    "tag": TAGS,
+    "needs": NEEDS,
+    "rates": RATES,
+    "measure": ("score", *QUANTITIES),
+}
+
+#: How all others are checked and read, by key.
+_VALUES: dict[str, Callable[[str, Any], Any]] = {
+    **dict.fromkeys(("says", "source", "published", "reading", "why"), _text),
+    **dict.fromkeys(("tasks", "targets"), _texts),
+    **dict.fromkeys(("margin", "bound"), _amount),
+    "runs": _overrides,
+    "budget": _budget,
+    "fraction": partial(_span, most=1),
+    "sizes": _span,
+    "least": _least,
+}

@@ -22,6 +22,7 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluation
 from peftbench.core.run import Json, Run, canonical, identity
 from peftbench.core.text import decoded
+from peftbench.metrics.word_tokens import ASCII
 from peftbench.system import io, yaml_files
 
 #: Nodes whose option is their name; the rest of a run are the values below.
@@ -33,7 +34,7 @@ FILE = "FILE"
 #: Of a task of a user's own file what may differ from the option's, once it can be read.
 _OF_FILE = (
     *("folds", "fold", "fold_seed", "group"),
-    *("range", "template", "max_new_tokens", "metrics", "extra"),
+    *("range", "template", "max_new_tokens", "stop", "rouge_tokens", "metrics", "extra"),
 )
 
 #: Of these nodes any value may differ from the option's.
@@ -132,6 +133,8 @@ def _closest(run: Run, configs: Path | None, file: dict[str, str]) -> dict[str, 
         found |= _differences(node, identity(nodes[node] or {}), identity(plain[node] or {}))
     if file:
         mine, other = ({k: n["task"].get(k) for k in _OF_FILE} for n in (nodes, plain))
+        for told in (mine, other):
+            told["rouge_tokens"] = told["rouge_tokens"] or ASCII  # null asks the file
         found |= _differences("task", mine, other)
     language_model = run.model.family_config.language_model
     if language_model and "prompt.template" in found:  # as it is named when it is typed

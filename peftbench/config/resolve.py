@@ -122,17 +122,18 @@ class Resolver:
             ConfigError: for a value that it cannot have, or a run of which it makes no sense.
         """
         node = self._once(self._suite, node)
-        if node.get("own_words"):
+        if node.get("own_words") and node.get("targets"):
             node = node | {
                 "targets": {
                     name: target | {"prompt": self._once(self._own_words, target, run.model)}
                     for name, target in node["targets"].items()
                 }
             }
+        suite = suites.build_suite(node)  # first: what a revision concerns is told by its values
         revision = revisions.suite_revision(class_name(str(node["_target_"])), node, run)
         if revision != 1:
             node = node | {"revision": revision}
-        suites.build_suite(node).check_run(run)
+        suite.check_run(run)
         return node
 
     def _model(self, node: Json) -> ModelConfig:

@@ -8,12 +8,12 @@ from typing import Any
 
 from peftbench.config import catalog, nodes, old_names
 from peftbench.core.configs import TASK_KINDS, TaskConfig
-from peftbench.core.errors import ConfigError, at_least, is_whole, one_of
+from peftbench.core.errors import ConfigError, at_least, is_whole, mapped, one_of
 from peftbench.core.run import Json
 from peftbench.core.text import decoded, did_you_mean, unescaped
 from peftbench.data import hub_layout, loading, own_file
 from peftbench.data.delimited import QUOTING
-from peftbench.metrics import task_metrics
+from peftbench.metrics import task_metrics, word_tokens
 from peftbench.system import io, yaml_files
 
 #: The name of the part that `task=hub task.validation_fraction` holds out, beside real splits.
@@ -71,8 +71,12 @@ def task_node(node: Json) -> Json:
         raise ConfigError(
             f"task.range is [LOWEST,HIGHEST], or null for a scale without ends, got {ends}"
         )
+    if task.get("rouge_tokens") is not None:
+        one_of("task.rouge_tokens", task["rouge_tokens"], (word_tokens.ASCII, word_tokens.UNICODE))
     if "path" in task or "validation_path" in task:
         task = _file(task)
+    if task.get("rouge_tokens") == word_tokens.ASCII:
+        task["rouge_tokens"] = None  # as it was before there was a choice, and as keys have it
     _check_splits(task)
     classes = task["classes"] if isinstance(task["classes"], int) else None
     task_metrics.check_metrics(task.get("metrics"), task["kind"], classes)
@@ -104,6 +108,7 @@ _READ_BY = {
     "template": "generation",
     "max_new_tokens": "generation",
     "stop": "generation",
+    "rouge_tokens": "generation",
 }
 _CLASSES = {"regression": 1, "generation": 0}
 
@@ -207,9 +212,17 @@ def _file(task: Json) -> Json:
     names = loading.file_facts(bare, classes).class_names
     if names is not None:
         task |= {"class_names": list(names), "classes": len(names)}
+    if generation and task.get("rouge_tokens") is None and _has_other_letters(bare):
+        task["rouge_tokens"] = word_tokens.UNICODE
     if generation and not task["metrics"]:
         task["metrics"] = ["rouge_l", "rouge1", "rouge2", "exact_match", "token_f1"]
     return task | {"metrics": task["metrics"] or default_metrics(names)}
+
+
+def _has_other_letters(task: TaskConfig) -> bool:
+    """Whether texts that are wanted have letters beside a to z."""
+    splits = [loading.load_split(task, task.splits[p], None) for p in ("train", "validation")]
+    return any(word_tokens.has_other_letters(text) for one in splits for text in one.targets or ())
 
 
 def _check_fraction(given: Any, otherwise: str) -> None:
@@ -249,7 +262,10 @@ def target_node(name: str, given: Any, searched: list[Path]) -> tuple[Json, Json
     It is one of configs/task or configs/shift_dataset, by its name or by `task`, a user's file, or
     a data set of the hub.
     """
-    given, where = dict(given or {}), f"suite.targets.{name}"
+    where = f"suite.targets.{name}"
+    if given is not None:
+        mapped(where, given)
+    given = dict(given or {})
     own = {key: given.pop(key, None) for key in ("above", "examples")}
     demonstrations = given.pop("demonstrations", 0)
     at_least(f"{where}.demonstrations", demonstrations, 0, whole=True)

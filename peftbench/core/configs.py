@@ -300,6 +300,9 @@ class TaskConfig(Config):
         max_new_tokens: of a generation: tokens that are written at most; None is `NEW_TOKENS`.
         stop: of a generation: a text ends where this would be in it, beside its end-of-text token;
             None for that token alone.
+        rouge_tokens: of a generation: `unicode` where ROUGE compares words of letters of any script
+            (`metrics.word_tokens`); None where it compares those of a to z and digits, as
+            rouge-score does by default.
     """
 
     name: str
@@ -328,6 +331,7 @@ class TaskConfig(Config):
     template: str | None = None
     max_new_tokens: int | None = None
     stop: str | None = None
+    rouge_tokens: str | None = None
 
     def __post_init__(self) -> None:
         if self.max_new_tokens is not None:

@@ -49,14 +49,31 @@ def at_least(name: str, value: Any, least: float, whole: bool = False) -> None:
 
 def above(name: str, value: Any, least: float) -> None:
     """Refuse anything but a number greater than `least`; see `at_least`."""
-    if not _number(value, (int, float)) or value <= least:
+    if not is_number(value) or value <= least:
         raise ConfigError(f"{name} must be a number greater than {least}, got {value!r}")
 
 
 def between(name: str, value: Any, least: float, most: float) -> None:
     """Refuse anything but a number from `least` to `most`; see `at_least`."""
-    if not _number(value, (int, float)) or not least <= value <= most:
+    if not is_number(value) or not least <= value <= most:
         raise ConfigError(f"{name} must be a number from {least} to {most}, got {value!r}")
+
+
+def listed(name: str, value: Any) -> None:
+    """Refuse anything but a list; see `at_least`."""
+    if not isinstance(value, list):
+        raise ConfigError(f"{name} must be a list, got {value!r}")
+
+
+def mapped(name: str, value: Any) -> None:
+    """Refuse anything but a mapping; see `at_least`."""
+    if not isinstance(value, dict):
+        raise ConfigError(f"{name} must be a mapping, got {value!r}")
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number, which `true` is not."""
+    return _number(value, (int, float))
 
 
 def is_whole(value: Any) -> bool:

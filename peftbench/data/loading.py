@@ -270,7 +270,7 @@ _FACTS: dict[str, FileFacts] = {}
 
 
 def _facts_key(task: TaskConfig, classes: int | None) -> str:
-    return json.dumps([{**task.to_json(), "metrics": None}, classes])
+    return json.dumps([{**task.to_json(), "metrics": None, "rouge_tokens": None}, classes])
 
 
 def check_unchanged(task: TaskConfig, root: str | None) -> None:

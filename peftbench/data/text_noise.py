@@ -1,7 +1,10 @@
 """Text as people mistype and rephrase it: seeded edits, each at any rate.
 
 Our own: nlpaug and textattack need downloads (WordNet, embeddings) for what is not a few lines.
-With one random stream a low rate's edits are among a high rate's, so that intensities nest.
+With one random stream a low rate's edits are among a high rate's, so that intensities nest, with
+two exceptions: swaps and order move each letter and word once at most, so that one of a higher rate
+may be in the place of a lower rate's; and a text of which deletions or dropout would leave nothing
+stays as it is, so that the strongest noise spares some of the shortest texts.
 """
 
 import re
@@ -31,13 +34,13 @@ def typos(text: str, rate: float, random: Random) -> str:
 
 
 def deletions(text: str, rate: float, random: Random) -> str:
-    """Leave out letters."""
+    """Leave out letters; a text of which no letter or digit would be left stays whole."""
     kept = [c for c in text if not (random.random() < rate and c.isalpha())]
     return "".join(kept) if any(c.isalnum() for c in kept) else text
 
 
 def swaps(text: str, rate: float, random: Random) -> str:
-    """Let letters change places with the next one of their word."""
+    """Let letters change places with the next one of their word; each moves once at most."""
     letters = list(text)
     draws = [random.random() for _ in letters]
     place = 0
@@ -67,7 +70,7 @@ def punctuation(text: str, rate: float, random: Random) -> str:
 
 
 def order(text: str, rate: float, random: Random) -> str:
-    """Let words change places with the next one."""
+    """Let words change places with the next one; each moves once at most."""
     words = text.split()
     draws = [random.random() for _ in words]
     place = 0
@@ -80,7 +83,7 @@ def order(text: str, rate: float, random: Random) -> str:
 
 
 def dropout(text: str, rate: float, random: Random) -> str:
-    """Leave out words; one is kept."""
+    """Leave out words; a text of which none would be left stays whole."""
     kept = [word for word in text.split() if random.random() >= rate]
     return " ".join(kept) or text
 

@@ -216,7 +216,7 @@ class _Stream:
             for name in names:
                 arrays = {kind: array[places[name]] for kind, array in outputs.items()}
                 table = self.sets[name]
-                found = evaluator.labelled(arrays, table, tokenizer, there.task.stop)
+                found = evaluator.labelled(arrays, table, tokenizer, there.task)
                 progress.found[f"{number}/{name}"] = found
 
     def evaluated(self) -> tuple[Evaluated, Arrays]:

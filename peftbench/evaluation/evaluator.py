@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from peftbench.core.arrays import Arrays
-from peftbench.core.configs import GENERATE, WORDS
+from peftbench.core.configs import GENERATE, WORDS, TaskConfig
 from peftbench.core.evaluation import Evaluated, Evaluation
 from peftbench.core.figures import plain_figures
 from peftbench.core.run import Json, Run, canonical
@@ -231,7 +231,7 @@ def _predict(
                     {kind: array[rows] for kind, array in arrays.items()},
                     sets[name],
                     kept.tokenizer,
-                    asked_as.task.stop,
+                    asked_as.task,
                 )
 
 
@@ -376,11 +376,11 @@ def labelled(
     outputs: Arrays,
     table: LabelledTexts,
     tokenizer: PreTrainedTokenizerBase,
-    stop: str | None = None,
+    task: TaskConfig,
 ) -> Arrays:
-    """Outputs with the labels of a set; texts that were written, until `stop`, as their scores."""
+    """Outputs with the labels of a set; texts that were written for a task, as their scores."""
     if table.targets is not None:
-        outputs = decoding.scored(outputs, table.targets, tokenizer, stop)
+        outputs = decoding.scored(outputs, table.targets, tokenizer, task)
     return outputs | {"label": table.label}
 
 

@@ -56,6 +56,7 @@ def write(folder: Path, found: CutOff) -> None:
         "rows": found.answered.of,
         "answered": found.answered.count,
         "wrong": found.wrong.count,
+        "same_group": found.same_group,
         "why": found.why,
     }
     io.write_whole(folder / REVIEW, io.sealed(about))

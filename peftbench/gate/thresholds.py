@@ -55,7 +55,7 @@ class Thresholds:
             raise ConfigError(f"noise must hold kinds with rates, got {self.noise!r}")
         try:
             self.noise_suite  # noqa: B018 - it refuses kinds and rates
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             raise ConfigError(str(error).replace("suite.kinds", "noise")) from error
 
     @property

@@ -19,7 +19,7 @@ from torch import Tensor
 from peftbench.core.configs import Budget, MethodConfig, import_class
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json
-from peftbench.data.batching import NO_TOKEN, Batch
+from peftbench.data.batching import NO_TOKEN, Batch, micro_batches
 from peftbench.methods.settings import check_values
 from peftbench.models.adapted_model import AdaptedModel
 
@@ -380,6 +380,16 @@ def task_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> 
     if weights is None:
         return F.cross_entropy(logits.float(), labels)
     return (weights * F.cross_entropy(logits.float(), labels, reduction="none")).mean()
+
+
+def micro_batches_with_shares(model: AdaptedModel, batch: Batch) -> Iterator[tuple[float, Batch]]:
+    """Micro-batches of a batch, each with its share of the examples.
+
+    Gradients of their mean losses, times these shares, add up to that of the batch.
+    """
+    whole = len(batch["labels"])
+    for piece in micro_batches(batch, model.micro_batch_size or whole):
+        yield len(piece["labels"]) / whole, piece
 
 
 def repeated(batch: Batch, times: int) -> Batch:

@@ -31,7 +31,12 @@ import torch
 from torch import Tensor
 
 from peftbench.data.batching import Batch
-from peftbench.methods.base import Method, WrapperMethod, task_loss
+from peftbench.methods.base import (
+    Method,
+    WrapperMethod,
+    micro_batches_with_shares,
+    task_loss,
+)
 from peftbench.methods.regularizers import PENALTIES, divergence
 from peftbench.methods.settings import Limits
 from peftbench.models.adapted_model import AdaptedModel
@@ -196,13 +201,17 @@ class RobustPartial(WrapperMethod):
                 "manual"
             )
         scores = dict.fromkeys(found, 0.0)
+        every = [parameter for parameters in found.values() for parameter in parameters]
         for batch in batches:
-            loss = self.base_method.compute_loss(model, batch)
+            summed: dict[Tensor, Tensor] = {}
+            for share, piece in micro_batches_with_shares(model, batch):
+                loss = share * self.base_method.compute_loss(model, piece)
+                grads = torch.autograd.grad(loss, every, allow_unused=True, materialize_grads=True)
+                for parameter, grad in zip(every, grads, strict=True):
+                    before = summed.get(parameter)
+                    summed[parameter] = grad if before is None else before + grad
             for block, parameters in found.items():
-                grads = torch.autograd.grad(
-                    loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True
-                )
-                squares = sum(float(g.square().sum()) for g in grads)
+                squares = sum(float(summed[p].square().sum()) for p in parameters)
                 if self.choose == "rgn":
                     weights = sum(float(p.detach().square().sum()) for p in parameters)
                     scores[block] += math.sqrt(squares / weights)

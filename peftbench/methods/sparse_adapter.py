@@ -32,7 +32,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from peftbench.core.run import Json
 from peftbench.data.batching import Batch
-from peftbench.methods.base import Method, WrapperMethod
+from peftbench.methods.base import Method, WrapperMethod, micro_batches_with_shares
 from peftbench.methods.layers import masked
 from peftbench.methods.settings import Limits
 from peftbench.models.adapted_model import AdaptedModel
@@ -159,23 +159,24 @@ def _by_gradient(
     weights: Sequence[Tensor],
     batches: list[Batch],
 ) -> list[Tensor]:
-    def gradient(batch: Batch, again: bool = False) -> tuple[Tensor, ...]:
+    def gradient(share: float, piece: Batch, again: bool = False) -> tuple[Tensor, ...]:
         # in fp32, and for the second derivative by the kernel that has one
         with torch.autocast(model.device.type, enabled=False), sdpa_kernel(SDPBackend.MATH):
-            return torch.autograd.grad(
-                base_method.compute_loss(model, batch), weights, create_graph=again
-            )
+            loss = share * base_method.compute_loss(model, piece)
+            return torch.autograd.grad(loss, weights, create_graph=again)
 
-    summed = [torch.stack(parts).sum(0) for parts in zip(*map(gradient, batches), strict=True)]
+    cut = [one for batch in batches for one in micro_batches_with_shares(model, batch)]
+    found = [gradient(*one) for one in cut]
+    summed = [torch.stack(parts).sum(0) for parts in zip(*found, strict=True)]
     if score == "snip":
         return [(w * g).detach().abs() for w, g in zip(weights, summed, strict=True)]
-    found = [torch.zeros_like(w) for w in weights]
-    for batch in batches:
-        again = gradient(batch, again=True)
+    curved = [torch.zeros_like(w) for w in weights]
+    for one in cut:
+        again = gradient(*one, again=True)
         inner = sum(((a * b).sum() for a, b in zip(again, summed, strict=True)), torch.zeros(()))
-        for total, h in zip(found, torch.autograd.grad(inner, weights), strict=True):
+        for total, h in zip(curved, torch.autograd.grad(inner, weights), strict=True):
             total += h
-    return [(w * h).detach() for w, h in zip(weights, found, strict=True)]
+    return [(w * h).detach() for w, h in zip(weights, curved, strict=True)]
 
 
 def _parts(model: AdaptedModel, kind: type[Part]) -> dict[str, Part]:

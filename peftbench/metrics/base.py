@@ -34,7 +34,8 @@ class Metric:
         lowest: the lowest figure that is not an error; the highest is 1.
         column: of texts: where their predictions hold the scores of each by this metric; those are
             the predictions then, of which `compute` takes the mean.
-        of_text: of texts: the score of one, given the text that was wanted.
+        of_text: of texts: the score of one, given the text that was wanted and, for ROUGE, how its
+            words are told apart: `word_tokens.ASCII` or `UNICODE`.
     """
 
     name: str
@@ -49,7 +50,7 @@ class Metric:
     is_error: bool = False
     lowest: float = 0.0
     column: int | None = None
-    of_text: Callable[[str, str], float] | None = None
+    of_text: Callable[[str, str, str], float] | None = None
 
     @property
     def factor(self) -> float:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from peftbench.metrics.base import Metric
+from peftbench.metrics.word_tokens import ASCII
 
 
 class _Numbers(datasets.Features):
@@ -78,10 +79,11 @@ class TextMetric(evaluate.Metric):
         )
 
     def _compute(
-        self, *, predictions: list[str], references: list[str], **kwargs: Any
+        self, *, predictions: list[str], references: list[str], tokens: str = ASCII, **kwargs: Any
     ) -> dict[str, Any]:
         assert self.metric.of_text is not None
-        found = [self.metric.of_text(*pair) for pair in zip(predictions, references, strict=True)]
+        pairs = zip(predictions, references, strict=True)
+        found = [self.metric.of_text(*pair, tokens) for pair in pairs]
         return {self.metric.name: float(np.mean(found)), "of_texts": found}
 
 

@@ -2,7 +2,8 @@
 
 ROUGE: Lin, ROUGE: a package for automatic evaluation of summaries, 2004, aclanthology W04-1013; F1
 of unigrams, of bigrams, of the longest common subsequence, by Google's rouge-score, without
-stemming, as the evaluate library's metric has it by default. Exact match and token F1: Rajpurkar
+stemming, as the evaluate library's metric has it by default; with its own tokenizer or, for other
+letters than a to z, that of `word_tokens`. Exact match and token F1: Rajpurkar
 et al., SQuAD, 2016, arXiv 1606.05250, after their normalisation.
 """
 
@@ -17,17 +18,18 @@ import numpy as np
 
 from peftbench.core.arrays import Array, Floats
 from peftbench.metrics.base import Metric, weighted_sums
+from peftbench.metrics.word_tokens import ASCII, UNICODE, UnicodeWords
 
 
 def text_metric(
-    name: str, title: str, about: str, column: int, of_text: Callable[[str, str], float]
+    name: str, title: str, about: str, column: int, of_text: Callable[[str, str, str], float]
 ) -> Metric:
     """A metric of texts: the mean of what each text scores.
 
     Args:
         name, title, about: as of `Metric`.
         column: where predictions have it; it stays as it is.
-        of_text: the score of a text, given the one that was wanted.
+        of_text: as of `Metric`.
     """
     return Metric(
         name=name,
@@ -50,29 +52,29 @@ def _resampled(predicted: Array, label: Array, counts: Floats) -> Floats:
     return found
 
 
-def rouge(kind: str) -> Callable[[str, str], float]:
+def rouge(kind: str) -> Callable[[str, str, str], float]:
     """The F1 of one kind of ROUGE: rouge1, rouge2 or rougeL."""
 
-    def score(text: str, target: str) -> float:
-        return float(_scorer(kind).score(target, text)[kind].fmeasure)
+    def score(text: str, target: str, tokens: str = ASCII) -> float:
+        return float(_scorer(kind, tokens).score(target, text)[kind].fmeasure)
 
     return score
 
 
 @cache
-def _scorer(kind: str) -> Any:
+def _scorer(kind: str, tokens: str) -> Any:
     from rouge_score.rouge_scorer import RougeScorer  # its import takes a second
 
-    return RougeScorer([kind])
+    return RougeScorer([kind], tokenizer=UnicodeWords() if tokens == UNICODE else None)
 
 
-def exact_match(text: str, target: str) -> float:
-    """1 where both are the same words in the same order, else 0."""
+def exact_match(text: str, target: str, tokens: str = ASCII) -> float:
+    """1 where both are the same words in the same order, else 0; words are split at blanks."""
     return float(_words(text) == _words(target))
 
 
-def token_f1(text: str, target: str) -> float:
-    """F1 of the words of a text, each as often as it is there."""
+def token_f1(text: str, target: str, tokens: str = ASCII) -> float:
+    """F1 of the words of a text, split at blanks, each as often as it is there."""
     ours, theirs = _words(text), _words(target)
     if not ours or not theirs:
         return float(ours == theirs)

@@ -47,6 +47,7 @@ class AdaptedModel(nn.Module):
         self.examples: float | Tensor = examples
         self.rehearsal = False  # whether this is a tiny model in the place of another
         self.exact = False  # whether a method computes with frozen weights itself, in fp32
+        self.micro_batch_size: int | None = None  # examples of a pass with gradients
         self.backbone = backbone
         shared = [*backbone.module.parameters(), *backbone.module.buffers()]
         self.module: Any = copied(backbone.module, {id(t): t for t in shared})

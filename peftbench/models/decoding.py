@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
+from peftbench.core.configs import TaskConfig
 from peftbench.core.run import Run
 from peftbench.data import prompting
 from peftbench.data.batching import Batch
@@ -117,23 +118,23 @@ def scored(
     outputs: dict[str, np.ndarray],
     targets: list[str],
     tokenizer: PreTrainedTokenizerBase,
-    stop: str | None = None,
+    task: TaskConfig,
 ) -> dict[str, np.ndarray]:
     """Outputs of `greedy`, as `written`, with the scores of each text in its place.
 
     Args:
         outputs, targets: text by text.
         tokenizer: of the model.
-        stop: of the task.
+        task: that wants them.
 
     Returns:
         Also `scores` (texts, metrics), see `text_scores`; `text_sha256` (texts, 32) bytes;
         `new_tokens` (texts,), that which ends a text among them.
     """
     written = outputs["written"].astype(np.int64)
-    texts = texts_of(written, tokenizer, stop)
+    texts = texts_of(written, tokenizer, task.stop)
     return {name: array for name, array in outputs.items() if name != "written"} | {
-        "scores": text_scores.of_texts(texts, targets),
+        "scores": text_scores.of_texts(texts, targets, task.rouge_tokens),
         "text_sha256": digests(texts),
         "new_tokens": (written != AFTER).sum(axis=1).astype(np.int32),
     }

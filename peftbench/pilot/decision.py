@@ -5,8 +5,9 @@ and its score is above that of the constant prediction. Intervals hold for all c
 (Bonferroni), because the one that is taken is the best of them: where no candidate is as good as
 the criterion asks for, at most LEVEL of pilots say go.
 
-No-go: no candidate is above the constant prediction; or each is ruled out by the other end of an
-interval, now and with the further labels that a learning curve projects. More data: all else.
+No-go: each candidate is ruled out by the other end of an interval; where more labels can change a
+part (the score, and whether it is above the constant prediction), also by what a learning curve
+projects. More data: all else. That an interval includes the constant prediction rules nothing out.
 """
 
 from collections.abc import Mapping
@@ -92,23 +93,37 @@ def decide(
             f"{best.score.high:.3f}, does not reach below {criterion.least:g}"
         )
         return Decision(GO, best.name, [told], verdicts, names)
-    if not any(one.gain.low > 0 for one in verdicts):
-        told = "no candidate is better than always answering with the most frequent class"
-        return Decision(NO_GO, best.name, [told], verdicts, names)
     reach = max((projected or {}).values(), default=None)
     reasons = []
     for one in verdicts:
-        excluded = [part for part in one.excluded if part != SCORE]
-        if SCORE in one.excluded and reach is not None and reach < criterion.least:
-            excluded.append(SCORE)
-        if not excluded:
+        if not (excluded := _excluded_for_good(one, criterion.least, reach)):
             break
         reasons.append(f"{one.name} does not meet the criterion: {', '.join(excluded)}")
     else:
         return Decision(NO_GO, best.name, reasons, verdicts, names)
     open_parts = ", ".join(best.missed)
     told = f"these rows do not show whether {best.name} meets the criterion ({open_parts})"
+    if not any(one.gain.low > 0 for one in verdicts):
+        told += (
+            "; nor that any candidate is better than always answering with the most frequent class"
+        )
     return Decision(MORE, best.name, [told], verdicts, names)
+
+
+def _excluded_for_good(verdict: CandidateVerdict, least: float, reach: float | None) -> list[str]:
+    """Parts that a candidate does not meet, and would not meet with further labels either.
+
+    Args:
+        verdict: on the candidate.
+        least: score that the criterion asks for.
+        reach: upper end of the best score that is projected; None where nothing is.
+    """
+    needed = {SCORE: least, ABOVE: verdict.score.value - verdict.gain.value}
+    return [
+        part
+        for part in verdict.excluded
+        if part not in needed or (reach is not None and reach < needed[part])
+    ]
 
 
 #: Parts of a criterion.
@@ -135,6 +150,8 @@ def judge(table: OutOfFold, criterion: PilotCriterion) -> list[CandidateVerdict]
             excluded.append(SCORE)
         if gains[name].low <= 0:
             missed.append(ABOVE)
+        if gains[name].high < 0:  # at 0 no row may differ, which excludes nothing
+            excluded.append(ABOVE)
         taken = table.seconds.get(name)
         seconds = None if not taken else fmean(taken)
         limit = criterion.largest_seconds

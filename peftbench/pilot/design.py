@@ -220,7 +220,7 @@ def design(request: Request, metric: str, folder: Path) -> PilotDesign:
     counts = np.bincount(label, minlength=task.classes)
     found = loading.cut(task)
     final = sweep.plan(*request.final_words(metric), configs=request.configs, results=folder)
-    return PilotDesign(
+    made = PilotDesign(
         request,
         plan,
         final,
@@ -229,6 +229,34 @@ def design(request: Request, metric: str, folder: Path) -> PilotDesign:
         dict(zip(task.class_names, counts.tolist(), strict=True)),
         found.alike,
         found.group,
+    )
+    for one in [*made.tasks, final.runs[0].task]:
+        _check_classes(one)
+    return made
+
+
+def _check_classes(task: TaskConfig) -> None:
+    """Refuse a cut whose training part has no row of a class: nothing could learn it.
+
+    Raises:
+        ConfigError: naming the class and why its rows are together.
+    """
+    assert task.class_names is not None
+    train = loading.load_split(task, task.splits["train"], None).label
+    missing = np.flatnonzero(np.bincount(train, minlength=task.classes) == 0)
+    if not len(missing):
+        return
+    held = loading.held_rows(task)
+    of_class = loading.load_split(task, task.splits["validation"], None).label == missing[0]
+    groups = len(np.unique(loading.cut(task).group[held[of_class]]))
+    alike = "near duplicates"
+    if task.group is not None:
+        alike += f" and rows with the same {task.group}"
+    raise ConfigError(
+        f"pilot: all {int(of_class.sum())} rows of class {task.class_names[missing[0]]} are in one "
+        f"of {task.folds} parts, so that none is left to train on when that part is held out; they "
+        f"are {groups} group{'s' * (groups > 1)} ({alike} stay together). Add rows of this class "
+        "from other groups, or leave the class out"
     )
 
 

@@ -3,7 +3,7 @@
 On all rows nothing is left that it was not trained on. Its cut-off for review is then chosen from
 the predictions of the folds, an estimate; so are the score of its card and the confidence of its
 `reference.json`. With a calibration part, one part of a cut by the rules of the folds, the cut-off
-has a guarantee and the rest is measured on that part.
+has a guarantee, over groups of rows as the folds have them, and the rest is measured on that part.
 """
 
 from dataclasses import dataclass, replace
@@ -17,10 +17,12 @@ from peftbench.analysis.review import (
     controlled_cut_off,
     estimated_cut_off,
     guaranteed_cut_off,
+    one_of_each,
 )
 from peftbench.core.errors import ConfigError
 from peftbench.core.plan import RunOptions
 from peftbench.core.run import Record
+from peftbench.data import loading
 from peftbench.exporting.held_out_scores import HeldOutScores
 from peftbench.metrics import task_metrics
 from peftbench.pilot import study
@@ -97,7 +99,11 @@ def make(
         [estimated_cut_off(table.probability[name][0], table.label, error)]
         if held is not None
         else calibrated_cut_offs(
-            _softmax(arrays["scores"]), arrays["label"], error, len(found.methods)
+            _softmax(arrays["scores"]),
+            arrays["label"],
+            _held_groups(record),
+            error,
+            len(found.methods),
         )
     )
     target = pilot.folder / f"model-{name}-{run.key}"
@@ -106,25 +112,43 @@ def make(
     return FinalModel(target, record, record.work["train_size"], calibration, cut_offs)
 
 
+def _held_groups(record: Record) -> np.ndarray:
+    """Number of the group of each row of the calibration part, in the order of predictions."""
+    task = record.run.task
+    return np.asarray(loading.cut(task).group[loading.held_rows(task)])
+
+
 def calibrated_cut_offs(
-    probability: np.ndarray, label: np.ndarray, error: float, methods: int, level: float = LEVEL
+    probability: np.ndarray,
+    label: np.ndarray,
+    group: np.ndarray,
+    error: float,
+    methods: int,
+    level: float = LEVEL,
 ) -> list[CutOff]:
     """Cut-offs of the chosen one of several models, all trained on the same other rows.
 
     The rows of the calibration part were among those by which the method was chosen. So each
     promise is made for the models of all methods together (Bonferroni): then it holds for the
-    chosen one, however it was chosen.
+    chosen one, however it was chosen. Rows of a group are right or wrong together, so one of each
+    group counts, and the promises are over groups.
 
     Args:
         probability: (rows, classes) of the chosen model.
         label: (rows,) classes.
+        group: (rows,) numbers of groups, which are independent of each other.
         error: see `analysis.review`.
         methods: how many it was chosen from.
         level: probability with which the guarantee may fail.
     """
-    sure = guaranteed_cut_off(probability, label, error, level / methods)
-    on_average = controlled_cut_off(probability, label, error / methods)
-    return [replace(sure, level=level), replace(on_average, wanted=error)]
+    rows = one_of_each(group)
+    sure = guaranteed_cut_off(probability[rows], label[rows], error, level / methods)
+    on_average = controlled_cut_off(probability[rows], label[rows], error / methods)
+    left = len(label) - len(rows)
+    return [
+        replace(sure, level=level, same_group=left),
+        replace(on_average, wanted=error, same_group=left),
+    ]
 
 
 def _softmax(scores: np.ndarray) -> np.ndarray:

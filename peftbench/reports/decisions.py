@@ -73,6 +73,7 @@ class After:
             "answered": _share(one.answered),
             "wrong": _share(one.wrong),
             "reviewed": _share(one.reviewed),
+            "same_group": one.same_group,
             "texts": TEXTS,
             "hours": {"why": "no rows"} if cost is None else _span_json(cost.hours, one),
             "money": {"why": "no rows" if cost is None else cost.why}
@@ -174,6 +175,12 @@ def review_table(cut_offs: Sequence[CutOff], prices: Prices, spent: float | None
         if one.why is not None:
             why.append(f"{one.kind.capitalize()}: no cut-off was found. {one.why}.")
     kinds = {one.kind for one in cut_offs}
+    left = max((one.same_group for one in cut_offs), default=0)
+    groups = (
+        "Rows come in groups (near duplicates, rows of one --group value): one of each group "
+        f"counts, {left} others do not. Promises are for a text of a group drawn at random; a "
+        "large group counts no more than a small one."
+    )
     return Table(
         title=_REVIEW,
         columns=[
@@ -185,6 +192,7 @@ def review_table(cut_offs: Sequence[CutOff], prices: Prices, spent: float | None
         notes=[
             *why,
             *(note for kind, note in _KINDS.items() if kind in kinds),
+            *([groups] if left else []),
             f"Hours: {prices.review_seconds:g} seconds of a person for a text. Intervals of 95 %.",
             *_payback_notes(cut_offs, prices, spent),
             *([] if money else ["No money: `labour_hour` is not in the prices."]),

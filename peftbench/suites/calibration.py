@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from peftbench.core.arrays import Arrays
-from peftbench.core.errors import at_least
+from peftbench.core.errors import at_least, is_number, listed
 from peftbench.core.run import Json, Record, Run
 from peftbench.data import loading, splitting
 from peftbench.data.loading import LabelledTexts
@@ -35,7 +35,8 @@ class Calibration(Suite):
     def __post_init__(self) -> None:
         at_least("suite.examples", self.examples, 10, whole=True)
         for name, values in (("review", self.review), ("levels", self.levels)):
-            if not values or not all(0 < value < 1 for value in values):
+            listed(f"suite.{name}", values)
+            if not values or not all(is_number(value) and 0 < value < 1 for value in values):
                 raise ValueError(f"suite.{name} holds numbers between 0 and 1, got {values}")
 
     def check_run(self, run: Run) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 
 from peftbench.core.arrays import Arrays
 from peftbench.core.configs import TaskConfig
-from peftbench.core.errors import ConfigError, at_least, between
+from peftbench.core.errors import ConfigError, at_least, between, listed
 from peftbench.core.run import Json, Record, Run
 from peftbench.data import loading, prompt_config, splitting
 from peftbench.data.loading import LabelledTexts
@@ -70,9 +70,16 @@ class Continual(Suite):
     seed: int
 
     def __post_init__(self) -> None:
+        for name, value in (("chunks", self.chunks), ("sequence", self.sequence)):
+            if value is not None:
+                listed(f"suite.{name}", value)
         for count in self.chunks or []:
             at_least("suite.chunks", count, 1, whole=True)
         between("suite.replay", self.replay, 0, 1)
+        if not isinstance(self.posterior_as_prior, bool):
+            raise ValueError(
+                f"suite.posterior_as_prior is true or false, got {self.posterior_as_prior!r}"
+            )
         at_least("suite.seed", self.seed, 0, whole=True)
         if self.sequence and self.replay:
             raise ValueError("suite.replay: examples of another task have another head; leave it 0")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from peftbench.core.arrays import Arrays
-from peftbench.core.errors import ConfigError, at_least
+from peftbench.core.errors import ConfigError, at_least, listed
 from peftbench.core.run import Json, Record, Run
 from peftbench.data import loading
 from peftbench.data.loading import LabelledTexts
@@ -34,6 +34,9 @@ class InContext(Suite):
     seed: int
 
     def __post_init__(self) -> None:
+        listed("suite.counts", self.counts)
+        for count in self.counts:
+            at_least("suite.counts", count, 0, whole=True)
         if self.counts[:1] != [0] or sorted(set(self.counts)) != self.counts:
             raise ValueError(f"suite.counts rise from 0, got {self.counts}")
         if self.examples is not None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from peftbench.core.arrays import Arrays
-from peftbench.core.errors import ConfigError, at_least
+from peftbench.core.errors import ConfigError, at_least, is_number, listed, mapped
 from peftbench.core.run import Json, Record, Run
 from peftbench.data import loading
 from peftbench.data.loading import LabelledTexts
@@ -36,15 +36,17 @@ class Noise(Suite):
     seed: int
 
     def __post_init__(self) -> None:
+        mapped("suite.kinds", self.kinds)
         for kind, rate in self.kinds.items():
             if kind not in EDITS:
                 raise ValueError(f"suite.kinds: no noise {kind}; there are {', '.join(EDITS)}")
-            if rate is not None and not 0 < rate <= 1:
-                raise ValueError(f"suite.kinds.{kind} is a rate above 0 and at most 1, got {rate}")
-        rising = self.intensities == sorted(set(self.intensities))
-        if not (
-            self.intensities and rising and self.intensities[0] > 0 and max(self.intensities) <= 1
-        ):
+            if rate is not None and not (is_number(rate) and 0 < rate <= 1):
+                raise ValueError(
+                    f"suite.kinds.{kind} is a rate above 0 and at most 1, got {rate!r}"
+                )
+        listed("suite.intensities", self.intensities)
+        within = all(is_number(one) and 0 < one <= 1 for one in self.intensities)
+        if not (self.intensities and within and self.intensities == sorted(set(self.intensities))):
             raise ValueError(
                 f"suite.intensities rise from above 0 to at most 1, got {self.intensities}"
             )

@@ -21,7 +21,7 @@ import numpy as np
 
 from peftbench.core.arrays import Arrays
 from peftbench.core.configs import GENERATE, WORDS, PromptConfig, TaskConfig
-from peftbench.core.errors import ConfigError
+from peftbench.core.errors import ConfigError, at_least
 from peftbench.core.run import Json, Record, Run, canonical
 from peftbench.data import glue_labels, loading
 from peftbench.data.loading import LabelledTexts
@@ -48,6 +48,9 @@ class Shift(Suite):
     targets: dict[str, dict[str, Any]]
     seed: int
     own_words: bool = False
+
+    def __post_init__(self) -> None:
+        at_least("suite.seed", self.seed, 0, whole=True)
 
     def check_run(self, run: Run) -> None:
         """Refuse targets that a model of the run's task cannot answer for."""

@@ -337,7 +337,7 @@ class PreparedTraining:
         if self.data.targets is None:
             return outputs
         wanted = [self.data.targets[split][row] for row in rows]
-        return decoding.scored(outputs, wanted, self.tokenizer, self.job.run.task.stop)
+        return decoding.scored(outputs, wanted, self.tokenizer, self.job.run.task)
 
     def evaluate(self) -> loop.Requests[Json]:
         """The scores of a point on the curve."""
@@ -461,6 +461,7 @@ def _begin(
 ) -> dict[str, int]:
     """What happens to a model before its first step; returns counts of its parameters."""
     model, method = predictor.model, predictor.method
+    model.micro_batch_size = config.micro_batch_size
     method.on_train_begin(model, predictor.moved(batches.stream(0)))
     if job.stage is not None:
         job.stage.begin(model, method)

@@ -1,6 +1,7 @@
 """Claims on records whose verdict is known by construction, numbers against scipy."""
 
 import io
+import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -306,8 +307,6 @@ def test_what_suites_found_is_paired_over_seeds():
     assert tested.verdict == "supported"
     assert cell.p == pytest.approx(reference.pvalue)
     assert cell.effect.value == pytest.approx(np.mean(lost["full"]) - np.mean(lost["bitfit"]))
-    with pytest.raises(ConfigError, match="did you mean noise_drop"):
-        judged(claim("better", measure="noise_dro"), made, resamples)
 
 
 def shifted(gains: list[float], untrained: float = 0.5, examples: int = 400) -> tuple[Any, ...]:
@@ -431,6 +430,45 @@ def test_every_paper_reads_and_its_words_compose():
         assert "method" in sides
 
 
+def sides(one: Claim) -> list[schema.Conditions]:
+    """What picks a claim's rows, but for what is of a suite or of a part of the data."""
+    told = [side for pair in one.pairs for side in pair if side]
+    return [
+        {
+            key: value
+            for key, value in side.items()
+            if key != matching.FRACTION and not key.startswith("suite.")
+        }
+        for side in told
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(catalog.options("paper", (catalog.packaged(),))))
+def test_the_runs_of_a_claim_are_those_that_it_picks(name):
+    (paper,) = schema.read([name], [catalog.packaged()])
+    for one in paper.claims:
+        made = [
+            records.record(run)
+            for text in one.runs
+            for run in plan(*re.sub(r"seed=range\S+", "seed=0", text).split()).runs
+        ]
+        for side in sides(one):
+            assert matching.picked(made, side), (one.name, side)
+
+
+@pytest.mark.parametrize("form", ["mini", "paper"])
+def test_claims_of_unipelt_are_about_the_methods_of_its_sweeps(form):
+    (paper,) = schema.read(["unipelt2022"], [catalog.packaged()])
+    swept = {canonical(run.method.to_json()) for run in plan(f"sweep=unipelt2022_{form}").runs}
+    asked = {
+        canonical(run.method.to_json())
+        for one in paper.claims
+        for text in one.runs
+        for run in plan(*text.split()).runs
+    }
+    assert asked == swept
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -438,21 +476,71 @@ def test_every_paper_reads_and_its_words_compose():
         ("tag: foun", "did you mean found"),
         ("kind: stable_from", "has a bound"),
         ("marjin: 0.1", "did you mean margin"),
-        ("measure", "mapping"),
+        ("measure: noise_dro", "did you mean noise_drop"),
+        ("measure", "not a yaml"),
+        ("says: 3", "c: says must be a text, got 3; put it in quotes"),
+        ("ours: [method=a]", "a row is a text such as method=lora, got ['method=a']"),
+        ("ours: rank=3", "'rank=3' names no method"),
+        ("against: [3]", "a row is a text such as method=lora, got 3"),
+        ("against: []", "nothing to compare"),
+        ("pairs: [method=a]", "c: pairs: each is [OURS, AGAINST], got 'method=a'"),
+        ("pairs: 3", "c: pairs must be a list, got 3"),
+        ("fraction: 0.3", "c: fraction must be [FROM, TO], two rising numbers from 0 to 1"),
+        ("fraction: [a, b]", "two rising numbers from 0 to 1, got ['a', 'b']"),
+        ("sizes: [1]", "c: sizes must be [FROM, TO], two rising numbers from 0 on, got [1]"),
+        ("sizes: [5, 1]", "two rising numbers from 0 on, got [5, 1]"),
+        ("margin: abc", "c: margin must be a number of at least 0, got 'abc'"),
+        ("margin: .nan", "c: margin must be a number of at least 0, got nan"),
+        ("tasks: [3]", "c: tasks: each must be a text, got 3"),
+        ("budget: 3", "c: budget 3; allowed: epochs, seconds, steps"),
+        ("least: 3", "c: least must be a mapping, got 3"),
+        ("least: {tasks: x}", "c: least: tasks must be a whole number of at least 1, got 'x'"),
+        ("runs: method", "c: runs: write key=value words, got 'method'"),
     ],
 )
 def test_a_paper_that_says_what_no_claim_can(tmp_path, change, message):
+    with pytest.raises(ConfigError) as caught:
+        mine(tmp_path, change)
+    assert message in str(caught.value)
+    assert "mine.yaml" in str(caught.value)
+
+
+def mine(folder: Path, change: str, figures: str = "") -> Paper:
+    """A user's own paper with one claim, of which a line is changed or added."""
     lines = ["says: s", "source: s", "tag: found", "kind: better", "published: none"]
     key = change.partition(":")[0]
-    body = [line for line in lines if not line.startswith(f"{key}:")] + [
-        "ours: method=lora",
-        change,
-    ]
-    (tmp_path / "paper").mkdir()
+    ours = [] if key in ("ours", "pairs") else ["ours: method=lora"]
+    body = [*(line for line in lines if not line.startswith(f"{key}:")), *ours, change]
+    if key == "ours":
+        body.append("against: method=full")
+    (folder / "paper").mkdir()
     text = "paper: P\nidentifier: none\nclaims:\n  c:\n" + "".join(f"    {one}\n" for one in body)
-    (tmp_path / "paper" / "mine.yaml").write_text(text)
-    with pytest.raises(ConfigError, match=message if change != "measure" else "not a yaml"):
-        schema.read(["mine"], catalog.folders(tmp_path))
+    (folder / "paper" / "mine.yaml").write_text(text + figures)
+    (found,) = schema.read(["mine"], catalog.folders(folder))
+    return found
+
+
+def test_a_task_of_a_claim_is_a_name_and_not_a_part_of_one(tmp_path):
+    (one,) = mine(tmp_path, "tasks: mrpc").claims
+    assert one.tasks == ["mrpc"]
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ("3", "figures: scores must be a mapping, got 3"),
+        ("{method=lora: 3}", "scores: method=lora must be a mapping, got 3"),
+        ("{lora: {}}", "write key=value words, got 'lora'"),
+        ("{method=lora: {mrpc: {}}}", "'mrpc' is no TASK METRIC"),
+        ("{method=lora: {mrpc f1: {most: '3'}}}", "examples (full is all) must be a whole number"),
+        ("{method=lora: {mrpc f1: {100: 81.80}}}", "100 must be a text, got 81.8; put it in"),
+    ],
+)
+def test_figures_that_no_paper_prints(tmp_path, scores, message):
+    told = f"figures:\n  - {{source: s, tag: found, model: M, caveat: c, scores: {scores}}}\n"
+    with pytest.raises(ConfigError) as caught:
+        mine(tmp_path, "margin: 0", told)
+    assert message in str(caught.value)
 
 
 @pytest.fixture

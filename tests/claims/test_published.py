@@ -8,6 +8,7 @@ import re
 from decimal import ROUND_HALF_UP, Decimal
 
 import pytest
+from full_size import trained
 
 from peftbench.claims import schema
 from peftbench.config import catalog
@@ -66,10 +67,31 @@ def test_figures_are_those_of_the_papers_tables():
         for column, by_size in by_column.items():
             for size, text in by_size.items():
                 mean, _, deviation = text.partition(" ± ")
-                place = row.removeprefix("method="), column, size
+                place = schema.parse_conditions(row)["method"], column, size
                 found[place] = float(mean), float(deviation) if deviation else None
     assert found == table()
     assert len(found) == 69
+
+
+def test_prefix_tuning_of_unipelt_has_the_papers_length():
+    """184 K weights: keys and values of 10 places in 12 blocks; ours come from an MLP."""
+    (figures,) = papers()["unipelt2022"].figures
+    (words,) = [row for row in figures.scores if row.startswith("method=prefix ")]
+    conditions = schema.parse_conditions(words)
+    assert conditions == {"method": "prefix", "method.length": 10, "method.start_std": 0.02}
+    sides = [
+        side
+        for claim in papers()["unipelt2022"].claims
+        for pair in claim.pairs
+        for side in pair
+        if side and side["method"] == "prefix"
+    ]
+    assert sides == [conditions] * 3
+    assert 2 * 10 * 12 * 768 == 184_320
+    assert 2 * 10 * 6 * 384 == 46_080
+    assert trained("minilm", *words.removeprefix("method=").split()) == 2_564_864
+    caveat = " ".join(figures.caveat.split())
+    assert all(count in caveat for count in ("184 K", "2.56 M", "46 K"))
 
 
 def test_sentences_that_follow_from_the_figures():

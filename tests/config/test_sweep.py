@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import re
+from functools import cache
 from typing import Any
 
 import pytest
@@ -659,6 +660,37 @@ def test_every_sweep_plans_and_says_what_it_costs(name):
         keys = " ".join(one.key for one in planned_keys)
         assert len(planned_keys) == stored[kind]["count"]
         assert hashlib.sha256(keys.encode()).hexdigest() == stored[kind]["sha256"]
+
+
+#: Counts in first lines of sweeps of the runs that other sweeps have, too.
+SHARED = {
+    name: found
+    for name, path in catalog.options("sweep", (PACKAGED,)).items()
+    if (found := re.search(r"\((\d+) of them in (\w+)(?: or (\w+))?\)", path.read_text()))
+}
+
+
+@cache
+def run_keys(sweep):
+    return frozenset(run.key for run in plan(f"sweep={sweep}").runs)
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_a_sweep_says_how_many_of_its_runs_another_one_has(name):
+    count, *others = SHARED[name].groups()
+    elsewhere = frozenset().union(*(run_keys(other) for other in others if other))
+    assert len(run_keys(name) & elsewhere) == int(count)
+
+
+def test_no_round_of_the_paper_has_less_than_a_pass():
+    (chunks,) = {tuple(e.suite["chunks"]) for e in _rounds("bh_peft2025_paper")}
+    (steps,) = {e.run.budget.steps for e in _rounds("bh_peft2025_paper")}
+    assert chunks == tuple(10 * 2**n for n in range(10))
+    assert steps == 2 * chunks[-1] // 16  # two passes over the last one, as the header says
+
+
+def _rounds(sweep):
+    return [e for e in plan(f"sweep={sweep}").evaluations if e.kind == "Continual"]
 
 
 def test_a_thousand_runs_are_planned():

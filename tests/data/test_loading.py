@@ -350,7 +350,7 @@ def test_missing_column_names_the_near_match(change, tmp_path):
         (
             [{"text": "a", "verdict": n / 7} for n in range(40)],
             (),
-            "40 distinct labels in 40 rows look like values; for regression say",
+            "40 distinct labels in 40 rows look like values; for regression set",
         ),
         (rows(), ("task.classes=3",), "task.classes=3, but mine has 2 labels"),
         (rows(), ("task.kind=regression",), "column 'verdict' must hold numbers"),

@@ -1,4 +1,4 @@
-"""Noise is seeded, as strong as asked, nested, and leaves alone what is not its business."""
+"""Noise is seeded, as strong as asked, nested where it says so, and leaves alone the rest."""
 
 from random import Random
 
@@ -63,6 +63,23 @@ def test_the_edits_of_a_low_rate_are_among_those_of_a_high_one(kind):
     for before, less, more in zip(TEXTS, low, high, strict=True):
         for a, b, c in zip(before, less, more, strict=True):
             assert b in (a, c)
+
+
+@pytest.mark.parametrize(("kind", "unit"), [("deletions", list), ("dropout", str.split)])
+def test_what_a_low_rate_leaves_out_a_high_one_does_too_until_nothing_would_be_left(kind, unit):
+    low, high = (noisy(TEXTS, kind, rate, seed=0) for rate in (0.2, 0.6))
+    for less, more in zip(low, high, strict=True):
+        rest = iter(unit(less))
+        assert all(any(one == kept for kept in rest) for one in unit(more))
+    assert noisy(["good film"], kind, 1.0, seed=0) == ["good film"]
+
+
+def test_the_order_of_a_low_rate_is_not_in_that_of_a_high_one():
+    """Each word moves once: at 1 it changes places with the other neighbour."""
+    text = "a b c d e"
+    swapped = [noisy([text], "order", 0.3, seed)[0] for seed in range(20)]
+    assert noisy([text], "order", 1.0, 0) == ["b a d c e"]
+    assert "a c b d e" in swapped
 
 
 def test_a_typo_is_a_neighbour_on_the_keyboard_in_the_same_case():

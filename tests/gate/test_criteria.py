@@ -187,6 +187,7 @@ def test_abnormal_texts_have_as_many_columns_as_the_task():
         ("decide_by: hope", "decide_by must be one of interval, value"),
         ("noise: {shouting: 0.1}", "noise: no noise shouting"),
         ("noise: {typos: 2}", "noise.typos is a rate above 0 and at most 1, got 2"),
+        ("noise: {typos: abc}", "noise.typos is a rate above 0 and at most 1, got .abc."),
         ("abnormal: [rude]", "abnormal must be one of empty, other language"),
         ("latency_texts: 3", "latency_texts must be a whole number of at least 20, got 3"),
         ("- 1", "must hold key: value lines"),

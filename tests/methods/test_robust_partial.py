@@ -59,6 +59,18 @@ def test_chooses_the_block_with_the_greatest_score(choose):
     assert all(made.backbone.owns(made.module.get_parameter(n)) for n in frozen)
 
 
+@pytest.mark.parametrize("choose", ["rgn", "fisher"])
+def test_scores_of_micro_batches_are_those_of_the_batch(choose):
+    scores = []
+    for micro in (None, 3):
+        made = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0)
+        chosen = method(f"method.choose={choose}")
+        chosen.insert(made)
+        made.micro_batch_size = micro
+        scores.append(chosen._scores(made, [BATCH, BATCH]))
+    assert scores[0] == pytest.approx(scores[1], rel=1e-4)
+
+
 def test_manual_blocks_and_a_state_of_other_blocks():
     first = prepared("method.choose=manual", "method.which=[0]")
     assert blocks(first) == {0, None}

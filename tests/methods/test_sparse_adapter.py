@@ -188,6 +188,27 @@ def test_a_method_without_a_host_takes_none():
         plan("method=lora", "method.base_method=bitfit")
 
 
+@pytest.mark.parametrize("score", ["snip", "grasp"])
+def test_scores_of_micro_batches_are_those_of_the_batch(score):
+    words = ("method=sparse_adapter", f"method.score={score}", "method.keep=0.5")
+    kept, passes = [], []
+    for micro in (None, 3):
+        model = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0)
+        torch.manual_seed(0)
+        method = build_method(tiny.one_run(*words).method)
+        method.insert(model)
+        model.micro_batch_size = micro
+        model.register_forward_pre_hook(lambda _, given: passes.append(len(given[0]["labels"])))
+        torch.manual_seed(1)
+        batch = tiny.batch(tiny.tokens(), "bert")
+        method.on_train_begin(model, iter([batch, batch]))
+        kept.append({n: t for n, t in model.state().items() if n.endswith("mask")})
+    assert max(passes) == len(batch["labels"]) > 3
+    assert 3 in passes
+    agree = [(kept[0][name] == kept[1][name]).float().mean() for name in kept[0]]
+    assert min(agree) > 0.99
+
+
 def test_gates_around_dora_are_refused():
     words = ("method=sparse_adapter", "method.base_method=lora", "method.score=learned")
     method = build_method(tiny.one_run(*words, "method.base_method.use_dora=true").method)

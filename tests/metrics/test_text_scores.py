@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+from rouge_score.tokenize import tokenize
 
 from peftbench.core.errors import ConfigError
 from peftbench.metrics import task_metrics, text_scores
 from peftbench.metrics.evaluate_metrics import TextMetric
 from peftbench.metrics.task_metrics import METRICS, check_metrics
+from peftbench.metrics.text_overlap import rouge
+from peftbench.metrics.word_tokens import ASCII, UNICODE, UnicodeWords, has_other_letters
 
 TEXT = "the cat sat on the mat"
 TARGET = "the cat lay on a mat today"
@@ -40,9 +43,9 @@ def test_order_counts_for_the_longest_subsequence_alone():
 
 
 def test_words_are_compared_without_case_marks_and_articles():
-    assert METRICS["exact_match"].of_text("The answer, is YES!", "answer is yes") == 1.0
-    assert METRICS["token_f1"].of_text("", "something") == 0.0
-    assert METRICS["rouge_l"].of_text("", "something") == 0.0
+    assert METRICS["exact_match"].of_text("The answer, is YES!", "answer is yes", ASCII) == 1.0
+    assert METRICS["token_f1"].of_text("", "something", ASCII) == 0.0
+    assert METRICS["rouge_l"].of_text("", "something", ASCII) == 0.0
 
 
 def test_scores_of_texts_are_resampled_as_they_are_computed():
@@ -65,3 +68,65 @@ def test_they_are_no_metrics_of_classes():
         ConfigError, match=r"accuracy is no metric of generation; choose from .*roug"
     ):
         check_metrics(["accuracy"], "generation", 0)
+
+
+# words of ROUGE
+
+
+ENGLISH = [
+    TEXT,
+    "The 3rd of May, 1999: it's 5.5% (U.S.) -- don't_split? e-mail me@home.org\t\n",
+    "",
+    "...",
+    "Snake_case AND CamelCase; A1 b2c3",
+]
+
+
+@pytest.mark.parametrize("text", ENGLISH)
+def test_words_of_english_are_those_of_rouge_score(text):
+    assert UnicodeWords().tokenize(text) == tokenize(text, None)
+    assert not has_other_letters(text)
+    for kind in ("rouge1", "rouge2", "rougeL"):
+        for target in ENGLISH:
+            assert rouge(kind)(text, target, UNICODE) == rouge(kind)(text, target, ASCII)
+
+
+def test_signs_that_are_no_letters_leave_words_as_they_are():
+    text = "“It\u2019s £5 \u2013 or €6…” 👍"
+    assert UnicodeWords().tokenize(text) == tokenize(text, None) == ["it", "s", "5", "or", "6"]
+    assert not has_other_letters(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Привет, мир!", ["привет", "мир"]),
+        ("Überall schön", ["überall", "schön"]),
+        ("cafe\u0301 CAFÉ", ["café", "café"]),  # composed or not
+        ("Καλημέρα κόσμε", ["καλημέρα", "κόσμε"]),
+        ("مَرْحَبًا بالعالم", ["مَرْحَبًا", "بالعالم"]),
+        ("नमस्ते दुनिया", ["नमस्ते", "दुनिया"]),  # vowel signs are marks
+        ("안녕 세상", ["안녕", "세상"]),
+        ("你好,世界 GPT4很好", ["你", "好", "世", "界", "gpt4", "很", "好"]),
+        ("東京タワー", ["東", "京", "タ", "ワ", "ー"]),
+        ("ที่นี่", ["ที่", "นี่"]),
+    ],
+)
+def test_words_of_any_script(text, words):
+    assert UnicodeWords().tokenize(text) == words
+    assert has_other_letters(text)
+    for kind in ("rouge1", "rougeL"):
+        assert rouge(kind)(text, text, UNICODE) == 1.0
+
+
+def test_accents_do_not_split_words():
+    assert rouge("rouge1")("grün", "gr n", ASCII) == 1.0  # as rouge-score has it
+    assert rouge("rouge1")("grün", "gr n", UNICODE) == 0.0
+
+
+def test_targets_that_rouge_score_takes_for_blanks_are_said():
+    with pytest.warns(UserWarning, match=r"^1 of 2 targets .* say task.rouge_tokens=unicode$"):
+        scores = text_scores.of_texts(["привет мир", "yes"], ["привет мир", "yes"])
+    assert scores[:, 0].tolist() == [0.0, 1.0]
+    scores = text_scores.of_texts(["привет мир", "yes"], ["привет мир", "yes"], UNICODE)
+    assert scores.tolist() == text_scores.of_texts(["a b", "yes"], ["a b", "yes"]).tolist()

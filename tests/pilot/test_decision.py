@@ -104,11 +104,36 @@ def test_an_easy_table_says_go_by_the_best_candidate():
     assert "0.85" in made.reasons[0]
 
 
-def test_what_is_not_above_the_constant_prediction_is_no_go():
+def test_no_evidence_against_the_constant_prediction_is_no_no_go():
+    """90 % are right, as always answering with class 0 is: with more rows a candidate may pass."""
     draw = np.random.default_rng(0)
-    made = decide(table(rights(draw, lora=0.9, full=0.9), draw, positive=0.1), criterion(0.8))
-    assert made.answer == NO_GO  # 90 % are right, as always answering with class 0 is
+    one = table(rights(draw, lora=0.9, full=0.9), draw, positive=0.1)
+    made = decide(one, criterion(0.8), {"lora": 0.97})
+    assert (made.answer, made.verdicts[0].excluded) == (MORE, [])
     assert "most frequent class" in made.reasons[0]
+    assert decide(one, criterion(0.95), {"lora": 0.97}).answer == MORE
+    assert decide(one, criterion(0.95), {"lora": 0.94}).answer == NO_GO  # the score rules it out
+
+
+def test_more_right_answers_than_the_constant_prediction_are_never_no_go_by_it():
+    """18 rows won and 6 lost of 300, 30 of them positive: p = 0.02, not with six candidates."""
+    label = (np.arange(300) < 30).astype(np.int64)
+    predicted = ((np.arange(300) < 18) | (np.arange(300) >= 294)).astype(np.int64)
+    one = np.where(np.arange(2) == predicted[:, None], 0.9, 0.1)[None]
+    constant = np.tile([0.9, 0.1], (1, 300, 1))
+    found = OutOfFold(label, np.arange(300), constant, dict.fromkeys(NAMES, one))
+    made = decide(found, criterion(0.92), {"full": 0.97})
+    assert (made.answer, made.verdicts[0].gain.low < 0) == (MORE, True)
+
+
+def test_what_is_below_the_constant_prediction_is_no_go_unless_labels_are_projected_to_help():
+    draw = np.random.default_rng(0)
+    one = table(rights(draw, lora=0.8, full=0.8), draw, positive=0.1)
+    made = decide(one, criterion(0.75), {"lora": 0.85})
+    assert made.answer == NO_GO
+    assert made.reasons[0].endswith("criterion: better than the constant prediction")
+    assert decide(one, criterion(0.75), {"lora": 0.95}).answer == MORE
+    assert decide(one, criterion(0.75)).answer == MORE
 
 
 def test_between_the_ends_more_data_are_needed_and_a_projection_can_end_that():

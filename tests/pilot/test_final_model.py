@@ -40,7 +40,8 @@ def test_without_one_all_rows_are_trained_on(tmp_path):
 
 def sure_and_right(rows):
     sure = np.linspace(0.6, 1, rows)
-    return np.stack([sure, 1 - sure], axis=1), np.zeros(rows, dtype=np.int64)
+    label = np.zeros(rows, dtype=np.int64)
+    return np.stack([sure, 1 - sure], axis=1), label, np.arange(rows)
 
 
 def test_a_promise_is_made_for_all_methods_together():
@@ -66,7 +67,9 @@ def cut_offs_found(chance, counted, repeats=100, methods=8, error=0.1):
         sure = generator.uniform(0.5, 1, (methods, 300))
         wrong = (generator.random(sure.shape) < chance).astype(np.int64)
         found += any(
-            calibrated_cut_offs(np.stack([one, 1 - one], axis=1), label, error, counted)[0].value
+            calibrated_cut_offs(
+                np.stack([one, 1 - one], axis=1), label, np.arange(300), error, counted
+            )[0].value
             is not None
             for one, label in zip(sure, wrong, strict=True)
         )
@@ -78,6 +81,58 @@ def test_it_holds_whichever_method_is_chosen():
     assert cut_offs_found(0.101, counted=8) <= most  # every one that is found breaks its promise
     assert cut_offs_found(0.101, counted=1) > most  # so the correction is what keeps it
     assert cut_offs_found(0.03, counted=8) > 0.5
+
+
+def grouped_part(generator, sizes, chance=0.2):
+    """Rows in groups that are right or wrong together, as unsure as each other."""
+    sizes = np.asarray(sizes)
+    group = np.repeat(np.arange(len(sizes)), sizes)
+    wrong = (generator.random(len(sizes)) < chance)[group]
+    sure = generator.uniform(0.5, 1, len(sizes))[group] - generator.uniform(0, 1e-3, len(group))
+    return np.stack([sure, 1 - sure], axis=1), wrong.astype(np.int64), group
+
+
+@pytest.mark.parametrize("size", [1, 5, 20])
+def test_the_promise_holds_over_groups(size):
+    """True error 16 % at every confidence, 15 % wanted: each cut-off that is found breaks it."""
+    generator, repeats, groups = np.random.default_rng(0), 300, 100
+
+    def found(chance: float, by_group: bool) -> float:
+        parts = [grouped_part(generator, [size] * groups, chance) for _ in range(repeats)]
+        cuts = [
+            calibrated_cut_offs(*part, error=0.15, methods=1)[0]
+            if by_group
+            else review.guaranteed_cut_off(*part[:2], error=0.15)
+            for part in parts
+        ]
+        return float(np.mean([one.value is not None for one in cuts]))
+
+    most = review.LEVEL + 3 * math.sqrt(review.LEVEL * (1 - review.LEVEL) / repeats)
+    assert found(0.16, by_group=True) <= most
+    assert found(0.02, by_group=True) > 0.5  # a promise that is never given holds too
+    assert (found(0.16, by_group=False) > most) == (size > 1)  # so the groups are what keeps it
+
+
+def test_a_large_group_counts_once():
+    """60 right answers, and wrong ones to 200 near duplicates of one text: one of 61."""
+    group = np.minimum(np.arange(260), 60)
+    confidence = np.linspace(1, 0.6, 61)[group]
+    probability = np.stack([confidence, 1 - confidence], axis=1)
+    sure, on_average = calibrated_cut_offs(
+        probability, (group == 60).astype(np.int64), group, error=0.2, methods=1
+    )
+    assert (sure.value, sure.answered.of, sure.wrong.count) == (0, 61, 1)
+    assert (on_average.value, on_average.same_group) == (0, 199)
+    few = calibrated_cut_offs(probability, group * 0, group // 10, error=0.2, methods=1)
+    assert (few[0].value, few[0].answered.of) == (None, 7)  # 0.8**7 > 0.1
+
+
+def test_one_row_of_each_group_is_drawn_at_random():
+    group = np.array([3, 0, 3, 1, 3, 0])
+    drawn = [review.one_of_each(group, seed).tolist() for seed in range(20)]
+    assert all(sorted(group[rows]) == [0, 1, 3] and rows == sorted(rows) for rows in drawn)
+    assert {row for rows in drawn for row in rows} == set(range(6))
+    assert review.one_of_each(np.arange(9)).tolist() == list(range(9))
 
 
 # what a method can be exported as

@@ -63,7 +63,7 @@ def test_what_cannot_be_meant_is_refused_before_any_work(tmp_path, given, told):
 @pytest.mark.parametrize(
     ("made", "told"),
     [
-        ({"count": 120}, "120 rows; label at least 200"),
+        ({"count": 120}, "120 rows; a decision needs at least 200 labelled rows"),
         ({"rare": 3}, "rarest class has 3 rows"),
         ({"rare": 0}, "every label is"),
     ],
@@ -166,5 +166,5 @@ def test_shuffled_labels_are_no_go_and_the_second_command_only_reads(tmp_path):
     criterion = out / "criterion.yaml"
     criterion.write_text(criterion.read_text().replace("least: 0.7", "least: 0.4"))
     changed = pilot(*words)
-    assert "No-go: " in changed.stdout  # as nothing is above the constant prediction
+    assert "More data: " in changed.stdout  # whether one is above the constant is open
     assert "CRITERION CHANGED once" in changed.stdout

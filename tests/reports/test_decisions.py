@@ -1,5 +1,7 @@
 """Tables of review, A/B test and roll-out, and the page that holds them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -38,6 +40,9 @@ def test_each_cut_off_says_what_it_promises_and_costs():
     assert estimate[7].startswith("39 [")  # 36 EUR an hour for 1.083 hours
     assert table.rows[3][2] == "none"
     assert "no cut-off was found" in table.notes[0]
+    assert not any("groups" in note for note in table.notes)
+    grouped = decisions.review_table([replace(found[0], same_group=7)], Prices())
+    assert any("counts, 7 others do not. Promises are for" in note for note in grouped.notes)
     free = decisions.review_table(found, Prices())
     assert len(free.columns) == 7
     assert "No money" in free.notes[-1]

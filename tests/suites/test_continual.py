@@ -60,6 +60,11 @@ def test_replay_adds_a_part_of_every_earlier_chunk(replay, counts):
             ["suite.sequence=[synthetic_similarity]", "suite.replay=0.5"],
             "another task have another",
         ),
+        (["suite.chunks=[8,x]"], "suite.chunks must be a whole number of at least 1, got 'x'"),
+        (["suite.chunks=[[1]]"], "suite.chunks must be a whole number"),
+        (["suite.chunks=3"], "suite.chunks is a list"),
+        (["suite.sequence=synthetic_similarity"], "suite.sequence must be a list"),
+        (["suite.posterior_as_prior=null"], "suite.posterior_as_prior is true or false, got None"),
     ],
 )
 def test_bad_words_are_refused_when_planning(words, told):

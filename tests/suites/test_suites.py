@@ -21,6 +21,7 @@ from peftbench.evaluation import evaluator
 from peftbench.metrics import task_metrics
 from peftbench.results.store import ResultsFolder
 from peftbench.suites import base, noise
+from peftbench.suites.in_context import InContext
 from peftbench.suites.noise import area
 from peftbench.training.trainer import execute
 
@@ -98,7 +99,21 @@ def test_word_order_is_no_noise_to_acceptability():
         (["suite=noise", "suite.intensities=[2]"], "rise from above 0 to at most 1"),
         (["suite=noise", "suite.kinds.typos=3"], "suite.kinds.typos is a rate"),
         (["suite=noise", "suite.kinds={sneeze:0.1}"], "no noise sneeze"),
+        (["suite=noise", "suite.kinds={typos:abc}"], "suite.kinds.typos is a rate"),
+        (["suite=noise", "suite.kinds={typos:true}"], "at most 1, got True"),
+        (["suite=noise", "suite.kinds=null"], "suite.kinds must be a mapping, got None"),
+        (["suite=noise", "suite.intensities=null"], "suite.intensities must be a list, got None"),
+        (["suite=noise", "suite.intensities=[x]"], "at most 1, got ['x']"),
+        (["suite=noise", "suite.intensities=[[1]]"], "at most 1, got [[1]]"),
         (["suite=noise", "suite.examples=1"], "at least 2"),
+        (["suite=in_context", "suite.counts=null"], "suite.counts must be a list, got None"),
+        (["suite=in_context", "suite.counts=[0,2.5]"], "suite.counts must be a whole number"),
+        (["suite=in_context", "suite.counts=[0,4,2]"], "rise from 0, got [0, 4, 2]"),
+        (["suite=calibration", "suite.levels=[x]"], "suite.levels holds numbers"),
+        (["suite=calibration", "suite.review=null"], "suite.review must be a list"),
+        (["suite=shift", "suite.seed=null"], "suite.seed must be a whole number"),
+        (["suite=shift", "suite.targets={mrpc:3}"], "suite.targets.mrpc must be a mapping, got 3"),
+        (["suite=transfer", "suite.targets=null"], "transfer: the head of one task"),
         (["suite=calibration", "suite.review=[2]"], "between 0 and 1"),
         (["suite=shift", "task=sst2"], "no targets are known for sst2"),
         (["suite=shift", "suite.targets={qpp:{}}"], "did you mean qqp?"),
@@ -115,6 +130,12 @@ def test_bad_words_are_refused_when_planning(words, told):
 
 
 # noise
+
+
+@pytest.mark.parametrize("counts", [[0, 2.5], [0, "2"], [0, True], [0, -1], [-1, 0]])
+def test_numbers_of_demonstrations_are_whole(counts):
+    with pytest.raises(ValueError, match=r"suite\.counts must be a whole number of at least 0"):
+        InContext(counts=counts, examples=None, seed=0)
 
 
 def test_noise_asks_about_clean_texts_and_every_kind_at_every_intensity():

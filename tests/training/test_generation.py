@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from safetensors.torch import load
 
 from peftbench.cli.main import main
+from peftbench.config.derived_overrides import run_overrides
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
 from peftbench.core.runtime import RuntimeConfig
@@ -604,3 +605,58 @@ def test_two_blocks_as_wide_as_those_of_a_billion_parameters(tmp_path):
     assert record.parameters["trained"] == need.trained
     blocks = 2 * (2 * 2048**2 + 2 * 2048 * 256 + 3 * 2048 * 5632)
     assert 2 * blocks < need.weights < 2.1 * blocks + 10 * need.trained
+
+
+# targets in other letters
+
+
+def cyrillic(folder):
+    """The files with names in Cyrillic, which rouge-score's tokenizer takes for blanks."""
+    made = files(folder)
+    for path in folder.iterdir():
+        text = path.read_text()
+        for name, other in zip(NAMES, ["анна", "боря", "вера", "глеб", "дима", "ева"], strict=True):
+            text = text.replace(name, other)
+        path.write_text(text)
+    return made
+
+
+def test_targets_in_other_letters_are_scored_by_their_words_and_have_keys_of_their_own(tmp_path):
+    plain, other = one(files(tmp_path / "plain")), one(cyrillic(tmp_path / "other"))
+    assert (plain.task.rouge_tokens, other.task.rouge_tokens) == (None, "unicode")
+    said = one(files(tmp_path / "plain"), "task.rouge_tokens=ascii")
+    assert said.key == plain.key
+    assert "rouge_tokens" not in plain.task.to_json()  # so that English runs keep their keys
+    forced = one(cyrillic(tmp_path / "other"), "task.rouge_tokens=ascii")
+    assert (forced.task.rouge_tokens, forced.key != other.key) == (None, True)
+    with pytest.raises(ConfigError, match=r"task.rouge_tokens must be one of ascii, unicode"):
+        one(files(tmp_path / "plain"), "task.rouge_tokens=words")
+    classes = ("task=file", f"task.path='{tmp_path}/plain/train.csv'", "task.texts=[input]")
+    with pytest.raises(ConfigError, match=r"rouge_tokens=unicode is for task.kind=generation"):
+        one(classes, "task.label=target", "task.rouge_tokens=unicode", model=("model=tiny",))
+
+
+def test_a_run_scores_texts_by_the_words_of_its_task(tmp_path):
+    """A text as it was wanted is right in any script."""
+    for folder, of in ((tmp_path / "plain", files), (tmp_path / "other", cyrillic)):
+        run = one(of(folder))
+        table = loading.load_split(run.task, "validation", None)
+        tokenizer = load_tokenizer(run.model)
+        written = np.zeros((12, 1), np.int64)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(decoding, "texts_of", lambda *_, texts=table.targets: texts)
+            found = decoding.scored({"written": written}, table.targets, tokenizer, run.task)
+        assert found["scores"][:, :2].tolist() == [[1.0, 1.0]] * 12
+
+
+def test_overrides_of_a_run_give_the_words_that_it_compares(tmp_path):
+    cases = [
+        (files, (), {}),
+        (files, ("task.stop='\\n\\n'",), {}),
+        (cyrillic, (), {}),
+        (cyrillic, ("task.rouge_tokens=ascii",), {"task.rouge_tokens": "ascii"}),
+    ]
+    for number, (of, words, told) in enumerate(cases):
+        run = one(of(tmp_path / str(number)), *words, model=("model=smollm2_135m",))
+        found = run_overrides(run)
+        assert {key: one for key, one in found.items() if key == "task.rouge_tokens"} == told
