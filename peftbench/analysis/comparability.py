@@ -133,7 +133,7 @@ def apart(
     if not mixed and _differ(cells, one_each["alike"]):
         raise ConfigError(
             "records of one cell differ in what no field says; choose among them with where=, "
-            "or say with mix= what may be pooled"
+            "or name with mix= what may be pooled"
         )
     return found
 

@@ -20,7 +20,7 @@ def of_texts(texts: list[str], targets: list[str], rouge_tokens: str | None = No
     if tokens == ASCII and (blank := sum(map(is_blank_in_ascii, targets))):
         warnings.warn(
             f"{blank} of {len(targets)} targets have no letter of a to z, so that their ROUGE is 0 "
-            f"whatever is generated; say task.rouge_tokens={UNICODE}",
+            f"whatever is generated; set task.rouge_tokens={UNICODE}",
             stacklevel=2,
         )
     columns = [

@@ -84,7 +84,7 @@ def test_near_duplicates_join_the_groups_of_a_column():
 
 @pytest.mark.parametrize(
     ("label", "parts", "told"),
-    [([0] * 18 + [1] * 2, 5, "rarest class has 2 rows"), ([0, 1], 5, "has 2; use task.folds=2 or fewer")],
+    [([0] * 18 + [1] * 2, 5, "rarest class has 2 rows"), ([0, 1], 5, "has 2; use task.folds=2")],
 )
 def test_what_cannot_be_cut_is_refused(label, parts, told):
     texts = [text for text, _ in sentences(len(label))]

@@ -44,6 +44,11 @@ def run_of(family: str, *words: str):
     return tiny.one_run("prompt=words", f"model.family={family}", tiny.WIDE, *words)
 
 
+def of_minilm(*words: str):
+    """A run that no plan has: MiniLM has a tokenizer of its own, and no language-model head."""
+    return replace(tiny.one_run("prompt=words", *words), model=tiny.one_run("model=minilm").model)
+
+
 def coded(run, table=PAIR, most=512, count=0):
     tokenizer = load_tokenizer(run.model)
     prompt = prompting.build_prompt(run, None, count)
@@ -84,7 +89,7 @@ def test_space_before_a_word_belongs_to_the_tokenizer():
 
 
 def test_minilm_tokens_of_a_template():
-    run = tiny.one_run("model=minilm", "prompt=words", "task=cola")
+    run = of_minilm("task=cola")
     tokenizer, tokens = coded(run, LabelledTexts([["Hello, world!"]], np.array([0])))
     assert tokenizer.convert_ids_to_tokens(tokens.ids) == [
         *["[CLS]", "hello", ",", "world", "!", "this", "is", "[MASK]", ".", "[SEP]"]
@@ -137,11 +142,13 @@ def test_refused_when_planned_for_what_is_not_given(tmp_path):
 def test_refused_when_checked():
     with pytest.raises(ConfigError, match=r"must differ, got .*'Yes': 'Y', 'Yea': 'Y'"):
         dry_run.check_prompt(run_of("bert", "prompt.verbalizer=[Yes,Yea]"))
-    run = tiny.one_run("model=minilm", "prompt=words", "prompt.verbalizer=['☃☃',Yes]")
+    run = of_minilm("prompt.verbalizer=['☃☃',Yes]")
     with pytest.raises(ConfigError, match="this model does not know ☃☃"):
         dry_run.check_prompt(run)
     with pytest.raises(ConfigError, match="checkpoint of minilm has no language-model head"):
-        dry_run.check_prompt(tiny.one_run("model=minilm", "prompt=words"))
+        dry_run.check_prompt(of_minilm())
+    with pytest.raises(ConfigError, match="checkpoint of minilm has no language-model head"):
+        plan("model=minilm", "prompt=words")
     with pytest.raises(ConfigError, match="checkpoint of minilm has no language-model head"):
         Backbone(run.model, verbalizer_ids=[1, 2])
     with pytest.raises(ConfigError, match="has no head of its own that could train"):

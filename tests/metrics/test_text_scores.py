@@ -125,7 +125,7 @@ def test_accents_do_not_split_words():
 
 
 def test_targets_that_rouge_score_takes_for_blanks_are_said():
-    with pytest.warns(UserWarning, match=r"^1 of 2 targets .* say task.rouge_tokens=unicode$"):
+    with pytest.warns(UserWarning, match=r"^1 of 2 targets .* set task.rouge_tokens=unicode$"):
         scores = text_scores.of_texts(["привет мир", "yes"], ["привет мир", "yes"])
     assert scores[:, 0].tolist() == [0.0, 1.0]
     scores = text_scores.of_texts(["привет мир", "yes"], ["привет мир", "yes"], UNICODE)

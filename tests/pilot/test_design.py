@@ -24,7 +24,7 @@ def test_names_of_the_release_before_are_taken_as_run_takes_them(tmp_path):
 
 def test_a_rate_is_refused_under_its_other_names(tmp_path):
     for word in ("lr=1e-3", "learning_rate=1e-3", "train.learning_rate=1e-3"):
-        with pytest.raises(ConfigError, match="say --rates"):
+        with pytest.raises(ConfigError, match="use --rates"):
             Request(tmp_path / "rows.csv", (word,)).words("accuracy")
 
 

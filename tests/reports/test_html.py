@@ -386,6 +386,7 @@ def test_bad_input_is_told_in_one_line(results, tmp_path):
         assert done.exit_code == 2, done.output
         return done.output
 
+    (tmp_path / "none").mkdir()
     assert "holds no readable record" in said("--results", tmp_path / "none")
     assert "is a folder" in said("--results", results.folder, "-o", tmp_path)
     assert "no such row" in said("--results", results.folder, "--against", "lroa")
