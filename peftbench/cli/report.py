@@ -415,7 +415,6 @@ def html_(
     GET alone and changes nothing. Another --host than 127.0.0.1 lets everyone who reaches this
     machine read the results. From elsewhere: ssh -L 8765:127.0.0.1:8765 MACHINE.
     """
-    results = options.existing_results(folder)
     foreign = ("output",) if live else ("host", "port")
     for name in foreign:
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
@@ -426,6 +425,8 @@ def html_(
             )
     if live and show_texts:
         raise ConfigError("--show-texts: a page that is served holds no texts; leave out --live")
+    # a page may be served before the first run makes the folder
+    results = (options.open_results if live else options.existing_results)(folder)
     if live:
         from peftbench.reports.html import live as serving
 
