@@ -62,7 +62,7 @@ def test_replay_adds_a_part_of_every_earlier_chunk(replay, counts):
         ),
         (["suite.chunks=[8,x]"], "suite.chunks must be a whole number of at least 1, got 'x'"),
         (["suite.chunks=[[1]]"], "suite.chunks must be a whole number"),
-        (["suite.chunks=3"], "suite.chunks is a list"),
+        (["suite.chunks=3"], "suite.chunks must be a list"),
         (["suite.sequence=synthetic_similarity"], "suite.sequence must be a list"),
         (["suite.posterior_as_prior=null"], "suite.posterior_as_prior is true or false, got None"),
     ],
