@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from peftbench.config import aliases, catalog, old_names
+from peftbench.config import old_names
 from peftbench.core.errors import ConfigError, OldName, RecordError, system_reason
 from peftbench.core.text import did_you_mean
 from peftbench.system import terminal
@@ -88,6 +88,8 @@ class Verbs(click.Group):
             error: of the parser, which knows its own command only; it is changed.
             args: of the command line.
         """
+        from peftbench.config import override_parsing  # Hydra, which --help does not wait for
+
         word = next((arg for arg in args if arg.startswith(error.option_name)), "")
         key, _, value = word.lstrip("-").partition("=")
         command, behind = error.ctx.command if error.ctx else self, ""
@@ -96,20 +98,15 @@ class Verbs(click.Group):
             command, behind = self.commands[verb], f" behind the command: peftbench {verb} …"
         if any(f"--{key}" in param.opts for param in command.params):
             instead = f"--{key}"
-        elif _is_override(key) and any(one.name == "overrides" for one in command.params):
+        elif override_parsing.is_key(key) and any(
+            one.name == "overrides" for one in command.params
+        ):
             after = args[args.index(word) + 1 :]
             instead = f"{key}={value or next(iter(after), 'VALUE')}"
         else:
             return error
         told = f"{error.message.rstrip('.')}; write {instead}{behind and f'{behind} {instead}'}"
         return click.NoSuchOption(error.option_name, told, ctx=error.ctx)
-
-
-def _is_override(key: str) -> bool:
-    """Whether a word is the key of an override."""
-    group, _, rest = key.partition(".")
-    keys = (*catalog.GROUPS, "suite", "sweep", "size", "seed", "tuned", *aliases.KEYS)
-    return key in keys or (bool(rest) and group in (*catalog.GROUPS, "suite", "data", "cluster"))
 
 
 def _check_working_folder() -> None:

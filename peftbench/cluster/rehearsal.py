@@ -73,7 +73,7 @@ def _gpus(cluster: Cluster, order: RunOptions) -> list[str]:
         )
     if found and order.gpus_per_run > len(found):
         raise ConfigError(
-            f"--gpus-per-run {order.gpus_per_run}: jobs have cluster.gpus={len(found)}; use "
-            "more, or for fewer in a run"
+            f"--gpus-per-run {order.gpus_per_run}: jobs have cluster.gpus={len(found)}; "
+            "raise that, or use fewer GPUs a run"
         )
     return [] if order.device == "cpu" else found

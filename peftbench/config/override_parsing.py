@@ -36,6 +36,12 @@ _BARE = re.compile(r"(?!(null|true|false|nan|inf)$)[a-z_][\w./-]*", re.IGNORECAS
 _CHOSEN = (*catalog.GROUPS, "suite")
 
 
+def is_key(key: str) -> bool:
+    """Whether a word is, or may be, the key of an override."""
+    groups = (*_CHOSEN, "size", "seed", "data", "tuned", "sweep", "cluster")
+    return key.partition(".")[0] in groups or key in aliases.KEYS
+
+
 def of_suite(key: str) -> bool:
     """Whether a key says something of a suite, not of a run."""
     return key.partition(".")[0] == "suite"

@@ -129,7 +129,7 @@ class Resolver:
                     for name, target in node["targets"].items()
                 }
             }
-        suite = suites.build_suite(node)  # first: what a revision concerns is told by its values
+        suite = suites.build_suite(node)  # first: a revision depends on values that this checks
         revision = revisions.suite_revision(class_name(str(node["_target_"])), node, run)
         if revision != 1:
             node = node | {"revision": revision}
@@ -300,8 +300,8 @@ def _augmentation(node: Json | None, task: str) -> AugmentationConfig | None:
     if not kinds:
         raise ConfigError(
             f"augmentation={node['name']} on {task}: its texts are left as they are, for noise may "
-            f"change their labels; if it is meant, set which: augmentation.kinds.KIND=RATE, KIND "
-            f"of {', '.join(node['kinds'])}"
+            f"change their labels; if it is meant, set the kinds: augmentation.kinds.KIND=RATE, "
+            f"KIND of {', '.join(node['kinds'])}"
         )
     return AugmentationConfig(**node | {"kinds": kinds})
 

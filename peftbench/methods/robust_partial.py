@@ -91,8 +91,10 @@ class RobustPartial(WrapperMethod):
         if not all(0 <= block < depth for block in self.which):
             raise ValueError(f"which={self.which}: {model.name} has {depth} blocks, from 0")
         self.base_method.insert(model)
-        own = [name for name in model.trained() if model.pretrained_of(name) is not None]
-        if self.wise and all(map(model.in_head, own)):
+        if self.wise and not any(
+            model.pretrained_of(name) is not None and not model.in_head(name)
+            for name in model.trained()
+        ):
             raise ValueError(
                 f"wise={self.wise} goes back towards the pretrained weights, of which "
                 f"{type(self.base_method).__name__} trains none: choose wise=0, or another "

@@ -34,8 +34,8 @@ class Metric:
         lowest: the lowest figure that is not an error; the highest is 1.
         column: of texts: where their predictions hold the scores of each by this metric; those are
             the predictions then, of which `compute` takes the mean.
-        of_text: of texts: the score of one, given the text that was wanted and, for ROUGE, how its
-            words are told apart: `word_tokens.ASCII` or `UNICODE`.
+        of_text: of texts: the score of one, given the text that was wanted and, for ROUGE, its
+            tokenizer: `word_tokens.ASCII` or `UNICODE`.
     """
 
     name: str

@@ -12,7 +12,7 @@ import re
 import unicodedata
 from functools import cache
 
-#: How the words of ROUGE are told apart: rouge-score's default, or by `UnicodeWords`.
+#: Tokenizers of ROUGE: rouge-score's default, and `UnicodeWords`.
 ASCII, UNICODE = "ascii", "unicode"
 
 #: Letters and marks of scripts without blanks between words.

@@ -61,12 +61,7 @@ def run_plan(plan: Plan, results: ResultsFolder, options: RunOptions, train: boo
     todo, before = _todo(plan, results, options, train)
     if todo.runs or todo.evaluations:
         if execute(todo, results, options, devices(options.device)):
-            same = command(*sys.argv[1:])
-            note(
-                f"stopped; nothing was trained; check again with: {same}"
-                if options.dry_run
-                else f"stopped; finished runs are kept; resume with: {same}"
-            )
+            note_stopped("runs", options)
             return 130
         if options.dry_run:
             count = len(todo.evaluations)
@@ -79,6 +74,15 @@ def run_plan(plan: Plan, results: ResultsFolder, options: RunOptions, train: boo
     is_retried = retry_filter(options.retry)
     skipped = {key for key, failure in before.failed.items() if not is_retried(failure.kind)}
     return _sum_up(plan, results, skipped, options.as_json)
+
+
+def note_stopped(what: str, options: RunOptions) -> None:
+    """Say what a signal left, and how to go on."""
+    same = command(*sys.argv[1:])
+    if options.dry_run:
+        note(f"stopped; nothing was trained; check again with: {same}")
+    else:
+        note(f"stopped; finished {what} are kept; resume with: {same}")
 
 
 def do_plan(plan: Plan, results: ResultsFolder, options: RunOptions, train: bool = True) -> bool:

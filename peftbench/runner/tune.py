@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -14,7 +13,6 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.failures import Failure
 from peftbench.core.plan import Plan, RunOptions
 from peftbench.core.run import Json, Record, Run
-from peftbench.core.text import command
 from peftbench.core.tuning import (
     NAMED,
     TPE,
@@ -228,12 +226,7 @@ def choose(
         todo = replace(sweep.select_jobs(mine, is_retried), trials=True)
         if todo.runs and sweep.execute(todo, trials, options, gpus, halted):
             if halted is None:
-                same = command(*sys.argv[1:])
-                note(
-                    f"stopped; nothing was trained; check again with: {same}"
-                    if options.dry_run
-                    else f"stopped; finished trials are kept; resume with: {same}"
-                )
+                sweep.note_stopped("trials", options)
             return 130
         if options.dry_run:
             note(f"{len(todo.runs)} trials of the first round are ready to train")
