@@ -401,7 +401,7 @@ def test_the_clock_of_a_job_puts_a_run_back_and_it_goes_on(engine, tmp_path):
         *("--device", "cpu"),
     )
     assert told.code == 0, told.said
-    site.training("slow", times=2)
+    site.training_slowly(times=2)
     (site.folder / "slow").unlink()
     site.wait_over()
     assert "stopped by SIGALRM; checkpoints are written" in site.logs()

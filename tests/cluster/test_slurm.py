@@ -62,7 +62,7 @@ def test_a_folder_that_moves_keeps_what_is_done_and_its_waiting_jobs_train_nothi
 def test_cancel_ends_what_waits_and_what_runs(site):
     (site.folder / "slow").touch()
     site.submit(*SLOW, "seed=0,1", "cluster.parallel=1")
-    site.training("slow")
+    site.training_slowly()
     assert "2 jobs cancelled" in site.ask("cancel").out
     site.wait_over()
     assert set(site.states().values()) == {"cancelled"}
@@ -105,7 +105,7 @@ def test_what_slurm_refuses_is_said_and_nothing_is_left_behind(site):
 def test_a_silent_scheduler_proves_nothing(site):
     (site.folder / "slow").touch()
     made = site.submit("method=slow", "budget.steps=2000")
-    site.training("slow")
+    site.training_slowly()
     whole = Path(site.environment["SLURM_CONF"]).read_text()
     (site.folder / "away.conf").write_text(re.sub("SlurmctldPort=.*", "SlurmctldPort=1", whole))
     away = site.environment | {"SLURM_CONF": str(site.folder / "away.conf")}
@@ -170,7 +170,7 @@ def test_a_setup_that_fails_is_named(site, word, line):
 def test_jobs_of_a_submission_that_was_cut_off_are_cancelled(site):
     (site.folder / "slow").touch()
     made = site.submit(*SLOW, "seed=0,1")
-    site.training("slow", times=2)
+    site.training_slowly(times=2)
     cut = [replace(array, job=None) for array in made.arrays]
     manifest.save(site.results, replace(made, arrays=cut))
     assert "2 jobs cancelled" in site.ask("cancel").out

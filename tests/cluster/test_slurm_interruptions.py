@@ -29,7 +29,7 @@ def test_a_mixed_array_each_run_by_itself(site):
     words = (*methods, "budget.steps=300", "seed=0,1")
     made = site.submit(*words)
     assert [len(array.tasks) for array in made.arrays] == [4]
-    site.training("slow", times=2)
+    site.training_slowly(times=2)
     slow = [
         f"{made.arrays[0].job}_{task.number}"
         for task, _ in made.tasks()
@@ -75,9 +75,9 @@ def assert_same_as_alone(site, alone):
 def test_the_warning_before_the_end_puts_a_job_back_and_it_goes_on_exactly(site, alone):
     (site.folder / "slow").touch()
     made = site.submit(*SLOW)
-    site.training("slow")
+    site.training_slowly()
     site.run("scancel", "--signal", "USR2", made.arrays[0].job)
-    site.training("slow", times=2)
+    site.training_slowly(times=2)
     (site.folder / "slow").unlink()
     site.wait_over()
     assert "goes back to the queue" in site.logs()
@@ -90,9 +90,9 @@ def test_preemption_with_and_without_grace(site, alone, grace):
     site.run("scontrol", "update", "PartitionName=main", f"GraceTime={grace}")
     (site.folder / "slow").touch()
     site.submit(*SLOW)
-    site.training("slow")
+    site.training_slowly()
     site.run("sbatch", "-p", "high", "-c", "8", "-o", "/dev/null", "--wrap", "sleep 2")
-    site.training("slow", times=2)
+    site.training_slowly(times=2)
     (site.folder / "slow").unlink()
     site.wait_over()
     assert site.trainings("slow") == 2
@@ -102,9 +102,9 @@ def test_preemption_with_and_without_grace(site, alone, grace):
 def test_an_administrator_may_put_a_job_back(site, alone):
     (site.folder / "slow").touch()
     made = site.submit(*SLOW)
-    site.training("slow")
+    site.training_slowly()
     site.run("scontrol", "requeue", made.arrays[0].job)
-    site.training("slow", times=2)
+    site.training_slowly(times=2)
     (site.folder / "slow").unlink()
     site.wait_over()
     assert site.trainings("slow") == 2
@@ -115,7 +115,7 @@ def test_a_real_time_limit(site):
     (site.folder / "slow").touch()
     words = ("method=slow", "budget.steps=1300", "cluster.minutes=2")  # 130 s of waiting alone
     site.submit(*words)
-    site.training("slow", times=2)
+    site.training_slowly(times=2)
     site.wait_over()
     record = site.record()
     assert record.work["resumed"]
@@ -126,14 +126,14 @@ def test_a_real_time_limit(site):
 def test_a_node_that_goes_down_gives_its_job_to_the_next(site):
     (site.folder / "slow").touch()
     made = site.submit(*SLOW)
-    site.training("slow")
+    site.training_slowly()
     node = site.run("sinfo", "-h", "-o", "%n").strip()
     site.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
     # a node that takes the job again while it still has the old one is drained, the job held
     site.wait(lambda: not site.processes({"SLURM_JOB_ID=" + str(made.arrays[0].job)}))
     with suppress(subprocess.CalledProcessError):  # it may have come back by itself
         site.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
-    site.training("slow", times=2)
+    site.training_slowly(times=2)
     (site.folder / "slow").unlink()
     site.wait_over()
     assert site.trainings("slow") == 2
@@ -145,7 +145,7 @@ def test_without_accounting_nothing_is_missed(tmp_path):
         site = SlurmSite(tmp_path, environment, CLUSTER)
         (site.folder / "slow").touch()
         made = site.submit(*SLOW)
-        site.training("slow")
+        site.training_slowly()
         site.kill(made.arrays[0].job)
         site.wait_over()
         told = site.ask("collect")

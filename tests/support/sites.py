@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -86,10 +87,16 @@ class Site:
         path = self.folder / "journal"
         return path.read_text().split().count(method) if path.exists() else 0
 
-    def training(self, method, times=1):
-        """Wait until a training of the method is under way, so often."""
-        self.wait(lambda: self.trainings(method) >= times)
-        time.sleep(1.5)  # some steps
+    def training_slowly(self, times=1):
+        """Wait until so many processes are some steps into a training of the method `slow`.
+
+        Before its first step a run that is stopped has no checkpoint to write.
+        """
+        self.wait(lambda: sum(steps >= 3 for steps in self._steps().values()) >= times)
+
+    def _steps(self):
+        path = self.folder / "steps"
+        return Counter(path.read_text().split()) if path.exists() else {}
 
     def logs(self):
         """What the jobs said."""

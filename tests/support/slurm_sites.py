@@ -40,8 +40,8 @@ settle_seconds: 2
 """
 
 
-#: A run that takes some seconds.
-SLOW = ("method=slow", "budget.steps=60")
+#: A run that takes half a minute while the zoo holds the file `slow`, else a second.
+SLOW = ("method=slow", "budget.steps=300")
 
 
 @contextmanager

@@ -18,6 +18,13 @@ def switched(name):
     return (Path(os.environ["ZOO"]) / name).exists()
 
 
+def note(name, line):
+    """Add a line to the file of this name in the zoo's folder; it is written whole."""
+    file = os.open(Path(os.environ["ZOO"]) / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(file, f"{line}\n".encode())
+    os.close(file)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Steady(Method):
     """The head alone; every training is noted: its class and its process."""
@@ -26,18 +33,15 @@ class Steady(Method):
         """Leave the model frozen."""
 
     def on_train_begin(self, model, batches):
-        """Note that a training starts; a line is written whole."""
-        line = f"{type(self).__name__.lower()} {os.getpid()}\n"
-        file = os.open(Path(os.environ["ZOO"]) / "journal", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        os.write(file, line.encode())
-        os.close(file)
+        """Note that a training starts."""
+        note("journal", f"{type(self).__name__.lower()} {os.getpid()}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Slow(Steady):
     """Trains everything, with dropout; takes its time while the zoo holds the file `slow`.
 
-    It does not go on while there is a file `held`.
+    It does not go on while there is a file `held`. The process of each step is noted in `steps`.
     """
 
     def insert(self, model):
@@ -46,6 +50,7 @@ class Slow(Steady):
 
     def on_step_end(self, model, step, steps):
         """Wait."""
+        note("steps", os.getpid())
         while switched("held"):
             time.sleep(0.05)
         if switched("slow"):
