@@ -98,8 +98,9 @@ class Resolver:
             augmentation=self._once(
                 _augmentation, _unless_default("augmentation", config), task.name
             ),
-            loss_revision=revisions.loss_revision(task.kind),
         )
+        if (revision := revisions.loss_revision(run)) > 1:
+            run = replace(run, loss_revision=revision)
         _check_warmup(run, _check_size(run))
         settings.check_run(run)
         if run.train.class_weights is not None and run.task.kind != "classification":

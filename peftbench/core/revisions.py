@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from peftbench.core.configs import class_name, method_nodes
+from peftbench.core.configs import GENERATE, WORDS, class_name, method_nodes
 from peftbench.core.run import Json, Run
 
 
@@ -27,7 +27,7 @@ class Correction:
 
     Attributes:
         what: was wrong; one line.
-        concerns: of a method its node; of a suite its node and the run.
+        concerns: of a method its node; of a loss the run; of a suite its node and the run.
     """
 
     what: str
@@ -103,8 +103,21 @@ ADDED: dict[str, frozenset[str]] = {
     "Prefix": frozenset({"start_std"}),
 }
 
-#: Of losses, by the kind of task.
+
+def _in_16_bits(run: Run, prompt: str) -> bool:
+    """Whether a run with this prompt multiplies in 16 bits; with `auto` that is for the device."""
+    named = run.prompt is not None and run.prompt.name == prompt
+    return named and run.train.precision != "fp32"
+
+
+#: Of losses and scores, by the kind of task.
 LOSSES: dict[str, tuple[Correction, ...]] = {
+    "classification": (
+        Correction(
+            "scores of label words were rounded to 16 bits, and many were equal",
+            lambda run: _in_16_bits(run, WORDS),
+        ),
+    ),
     "regression": (Correction("labels were not standardised: the unit changed the score"),),
 }
 
@@ -125,7 +138,13 @@ SUITES: dict[str, tuple[Correction, ...]] = {
     "Continual": (
         Correction("at once was trained on more than the chunks hold", _chunks_are_fewer),
     ),
-    "Shift": (Correction("targets had examples that the run's task trains on"),),
+    "Shift": (
+        Correction("targets had examples that the run's task trains on"),
+        Correction(
+            "scores of label words were rounded to 16 bits, and many were equal",
+            lambda node, run: _in_16_bits(run, GENERATE),
+        ),
+    ),
 }
 
 
@@ -139,9 +158,9 @@ def method_revision(name: str, node: Json) -> int:
     return _revision(METHODS, name, node)
 
 
-def loss_revision(kind: str) -> int:
-    """The revision of the loss of a kind of task."""
-    return _revision(LOSSES, kind)
+def loss_revision(run: Run) -> int:
+    """The revision of the loss of a run."""
+    return _revision(LOSSES, run.task.kind, run)
 
 
 def suite_revision(name: str, node: Json, run: Run) -> int:
@@ -159,8 +178,8 @@ def suite_revision(name: str, node: Json, run: Run) -> int:
 def outdated(run: Run) -> tuple[str, ...]:
     """What was corrected since a run was planned, in its loss and its method; empty if nothing."""
     found: list[str] = []
-    if run.loss_revision < loss_revision(run.task.kind):
-        found += [one.what for one in LOSSES[run.task.kind]]
+    if run.loss_revision < loss_revision(run):
+        found += [one.what for one in LOSSES[run.task.kind] if one.concerns(run)]
     for _, node in method_nodes(run.method.to_json()):
         name = class_name(node["_target_"])
         if node.get("revision", 1) < method_revision(name, node):

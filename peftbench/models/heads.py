@@ -8,7 +8,11 @@ from torch.nn import functional
 
 
 class ExactLinear(nn.Linear):
-    """A linear in fp32 under autocast too: 8 bits of bf16 do not hold a year, or a half point."""
+    """A linear in fp32 under autocast too: 8 bits of bf16 do not hold a year, or a half point.
+
+    Nor do they tell words apart: scores of a language model are 8 to 32, where bf16 has steps of
+    1/16 and 1/8, so that some would be equal, and the first class chosen.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         """As `nn.Linear`."""
@@ -83,16 +87,17 @@ def narrow(root: Any, token_ids: list[int]) -> None:
     """Let a language model score some words alone, which saves the product with all others.
 
     Their rows are copies: where the model ties them to its word embeddings, they no longer are.
+    Their scores are computed in fp32 in every precision.
 
     Args:
         root: transformers' model with a language-model head.
         token_ids: in the order of the scores.
     """
     whole = root.get_output_embeddings()
-    part = nn.Linear(whole.in_features, len(token_ids), whole.bias is not None, device="meta")
-    part.weight = nn.Parameter(whole.weight.detach()[token_ids].clone())
+    part = ExactLinear(whole.in_features, len(token_ids), whole.bias is not None, device="meta")
+    part.weight = nn.Parameter(whole.weight.detach()[token_ids].float())
     if whole.bias is not None:
-        part.bias = nn.Parameter(whole.bias.detach()[token_ids].clone())
+        part.bias = nn.Parameter(whole.bias.detach()[token_ids].float())
     root.set_output_embeddings(part)
     for module in root.modules():  # some heads hold the bias once more
         if module is not part and _is_one(getattr(module, "bias", None), whole.bias, part.bias):

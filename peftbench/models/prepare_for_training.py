@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from peftbench.models import cpu_kernels, mapped_linear
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.gradient_checkpointing import recompute_blocks
+from peftbench.models.heads import ExactLinear
 from peftbench.models.module_ops import first_position
 from peftbench.models.sparse_embedding import SparseEmbedding
 
@@ -49,7 +50,8 @@ def prepare_for_training(
     if model.device.type == "cpu":
         cpu_kernels.hasten(model.module)
     for module in model.module.modules():
-        if autocast is not None and not model.exact and isinstance(module, nn.Linear):
+        exact = model.exact or isinstance(module, ExactLinear)
+        if autocast is not None and not exact and isinstance(module, nn.Linear):
             for name, p in module.named_parameters(recurse=False):
                 if backbone.owns(p):
                     setattr(module, name, backbone.cast(p, autocast))

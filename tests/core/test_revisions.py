@@ -15,6 +15,7 @@ from peftbench.results.store import ResultsFolder
 SAFE = one_run("method=lora", "task=mrpc")
 PENALTY = one_run("method=robust_partial", "task=mrpc")
 VALUES = one_run("method=lora", "task=stsb")
+WORDS = one_run("method=lora", "prompt=words", "train.precision=auto")
 WRAPPED = one_run("method=mc_dropout", "method.base_method=blob", "task=mrpc")
 
 
@@ -29,10 +30,10 @@ def before(run: Run) -> Run:
 def test_a_correction_tells_runs_apart_and_leaves_others_alone():
     assert (SAFE.loss_revision, SAFE.method.revision) == (1, 1)
     assert before(SAFE).key == SAFE.key
-    for run in (PENALTY, VALUES, WRAPPED):
+    for run in (PENALTY, VALUES, WORDS, WRAPPED):
         assert before(run).key != run.key
         assert revisions.outdated(before(run))
-    assert not any(revisions.outdated(run) for run in (SAFE, PENALTY, VALUES, WRAPPED))
+    assert not any(revisions.outdated(run) for run in (SAFE, PENALTY, VALUES, WORDS, WRAPPED))
     assert revisions.outdated(before(PENALTY)) == ("SMART's targets were not detached",)
     plain = one_run("method=robust_partial", "method.penalty=none", "task=mrpc")
     assert (plain.method.revision, before(plain).key) == (1, plain.key)

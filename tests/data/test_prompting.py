@@ -191,7 +191,8 @@ def test_logits_are_the_language_models(family, half):
     assert logits.shape == (2, 2)
     expected = torch.stack([whole[i, batch["answer"][i], ids] for i in range(2)])
     near = 2e-2 if half else 1e-5
-    torch.testing.assert_close(logits, expected, rtol=near, atol=near)
+    assert logits.dtype == torch.float32, "those of words are not rounded"
+    torch.testing.assert_close(logits, expected.float(), rtol=near, atol=near)
 
 
 @pytest.mark.parametrize("method", [m for m in tiny.METHODS if m != "head"])
@@ -349,6 +350,19 @@ def test_tiny_language_model_learns_to_answer(family, tmp_path):
     assert record.trivial["accuracy"] == 0.5
     assert record.metrics["accuracy"] > 0.8
     assert record.parameters["head"] == 0
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])  # a head that trains, and a frozen one
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_scores_of_words_are_not_rounded_to_the_precision_of_the_model(family, method, tmp_path):
+    """Logits of a language model are 8 to 32, where bf16 has steps of 1/16 and 1/8: many tie."""
+    words = (*tiny.own_task(tmp_path), *OWN, "budget=steps", "budget.steps=2", "train.num_evals=1")
+    words += ("prompt=words", f"method={method}", f"model.family={family}")
+    run, exact = (tiny.one_run(*words, f"train.precision={one}") for one in ("bf16", "fp32"))
+    assert (run.loss_revision, exact.loss_revision) == (2, 1)
+    scores = execute(run, CPU).predictions["scores"]
+    rounded = torch.from_numpy(scores).bfloat16().float().numpy()
+    assert np.mean(scores != rounded) > 0.8
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft's
