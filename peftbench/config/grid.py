@@ -51,7 +51,12 @@ class Grid:
         """Sort words into axes and algebra; those of the sweep's yaml come first.
 
         A key given in the words replaces the sweep's own axis of that key; so does tuned=true the
-        learning rates that the sweep names.
+        learning rates that the sweep names. The first key of a zip picks the rows of the zip that
+        have the given values, each with its own values of the other keys.
+
+        Raises:
+            ConfigError: for a word that does not parse or is given twice, and for values of the
+                first key of a zip for which it has no values of the other keys.
         """
         given, named = cls(), cls()
         if sweep is not None:
@@ -65,8 +70,14 @@ class Grid:
         taken = set(given.axes) | {key for axes in given.zips for key in axes}
         if given.axes.get("tuned") == [True]:
             taken.add("train.lr")
+        picked: set[str] = set()
+        for axes in named.zips:
+            first, *others = (key for key in axes if key == next(iter(axes)) or key not in taken)
+            if others and first in taken:
+                _pick(axes, given.axes.pop(first, None), first, others)
+                picked.add(first)
         for axes in [named.axes, *named.zips, *(then for _, then in named.whens)]:
-            for key in taken & set(axes):
+            for key in (taken - picked) & set(axes):
                 del axes[key]
         grid = cls(
             named.axes | given.axes,
@@ -138,6 +149,29 @@ class Grid:
                     continue
                 self._replaced.add(spell(full))
             yield full
+
+
+def _pick(
+    axes: dict[str, list[Any]], values: list[Any] | None, first: str, others: list[str]
+) -> None:
+    """Leave the rows of a sweep's zip that have one of these values of its first key.
+
+    Raises:
+        ConfigError: if it has none for one of them, or if they come from another zip (None).
+    """
+    known = axes[first]
+    odd = [value for value in values or () if value not in known]
+    if values is None or odd:
+        what = f"{first}={override_value(odd[0])}" if odd else f"a zip of {first}"
+        offered = ",".join(dict.fromkeys(map(override_value, known)))
+        further = " ".join(f"{key}=VALUE" for key in others)
+        raise ConfigError(
+            f"{what}: the sweep sets {', '.join(others)} together with {first} (zip), for "
+            f"{first}={offered}; give your own as well: {further}"
+        )
+    kept = [row for row, value in enumerate(known) if value in values]
+    for key in axes:
+        axes[key] = [axes[key][row] for row in kept]
 
 
 def _axes(text: str, parser: OverrideParser) -> dict[str, list[Any]]:

@@ -260,12 +260,38 @@ def test_words_beside_a_sweep_replace_its_axes(configs):
     planned = plan("sweep=mine", "seed=7", "method.rank=16", "method=lora", configs=configs)
     assert {run.seed for run in planned.runs} == {7}
     assert {run.method.hyperparameters["rank"] for run in planned.runs} == {16}
-    # one key of a zip is replaced, the other axis stays
-    planned = plan("sweep=mine", "size=50", "method=bitfit", "seed=0", configs=configs)
-    assert {(run.size, run.budget.epochs) for run in planned.runs} == {(50, 10), (50, 3)}
+    # a later key of a zip is replaced, the other axis stays
+    planned = plan("sweep=mine", "budget.epochs=2", "method=bitfit", "seed=0", configs=configs)
+    assert {(run.size, run.budget.epochs) for run in planned.runs} == {(100, 2), (1000, 2)}
     # and whole new algebra comes on top
     planned = plan("sweep=mine", "exclude=method=lora", "model=tiny", configs=configs)
     assert {run.method.name for run in planned.runs} == {"bitfit"}
+
+
+def test_the_first_key_of_a_zip_picks_its_rows(configs):
+    """method=full must not train at the rates that the sweep has for the other methods."""
+    (configs / "sweep" / "mine.yaml").write_text(
+        "zip:\n  - method=full,lora,lora train.lr=1e-5,1e-3,2e-3\n"
+        "  - size=64,100 budget.epochs=4,3\n"
+    )
+
+    def made(*words: str) -> set[tuple[Any, ...]]:
+        planned = plan("sweep=mine", "model=tiny", *words, configs=configs)
+        assert not planned.repeats
+        return {(r.method.name, r.train.lr, r.size, r.budget.epochs) for r in planned.runs}
+
+    assert made("method=full", "size=100") == {("full", 1e-5, 100, 3)}
+    assert made("method=lora", "size=64") == {("lora", 1e-3, 64, 4), ("lora", 2e-3, 64, 4)}
+    assert made("method=full,lora", "size=64,100") == made()
+    assert made("method=full", "train.lr=5e-4", "size=64") == {("full", 5e-4, 64, 4)}
+    # with the others given, or chosen, the rows have nothing left to say
+    assert made("method=bitfit", "train.lr=5e-4", "size=64") == {("bitfit", 5e-4, 64, 4)}
+    with pytest.raises(ConfigError, match=r"size=50: the sweep sets budget.epochs together with"):
+        made("size=50")
+    with pytest.raises(ConfigError, match=r"for method=full,lora; give your own as well: train.lr"):
+        made("method=bitfit")
+    with pytest.raises(ConfigError, match=r"a zip of size: the sweep sets budget\.epochs"):
+        made("zip=size=64,100 seed=0,1")
 
 
 def test_several_sweeps_are_united(configs):
