@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice, takewhile
 from pathlib import Path
 
@@ -174,9 +175,13 @@ class Stage:
     grids: tuple[Sweep, ...]
 
 
-def _language(name: str, data: str | None = None) -> Sweep:
-    words = [f"sweep={name}", "seed=range(0,3)"]
-    return Sweep(Path("results/generalization2024"), words, data=data)
+def _language(name: str, *words: str, data: str | None = None) -> Sweep:
+    return Sweep(Path("results/generalization2024"), [f"sweep={name}", *words], data=data)
+
+
+_IN_CONTEXT = partial(_language, "in_context_smollm2")
+_GENERATION = partial(_language, "generalization2024_generation_mini", data="generalization")
+_THREE, _THREE_MORE = "seed=range(0,3)", "seed=range(3,6)"
 
 
 def _mpnet(task: str) -> Stage:
@@ -193,8 +198,11 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         None,
         (
-            _language("in_context_smollm2"),
-            _language("generalization2024_generation_mini", "generalization"),
+            _IN_CONTEXT(_THREE),
+            _GENERATION(_THREE),
+            # claims are about full fine-tuning, and three seeds of it decide few of them
+            _GENERATION("method=full", _THREE_MORE),
+            _IN_CONTEXT("method=full", _THREE_MORE),
         ),
     ),
     _mpnet("stsb"),

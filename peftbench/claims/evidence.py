@@ -85,8 +85,8 @@ def scored(claim: Claim, one: Found, told: Resampled) -> ClaimEvidence:
     of = {"steadier": "deviation of ", "stable_from": "standard deviation of "}
     cell = _cell(claim, one, common, told.examples if means else None)
     cell = replace(cell, of=of.get(claim.kind, "") + told.metric)
-    if cell.why:
-        return cell
+    if why := cell.why or _not_learned(claim, runs):
+        return replace(cell, why=why)
     if all(record.collapsed for side in runs for record in side):
         where = ", on both sides" if len(runs) > 1 else ", which is no spread"
         return replace(cell, why=f"undefined: all runs collapsed{where}")
@@ -126,7 +126,8 @@ def measured(claim: Claim, one: Found, load: LoadEvaluated | None = None) -> lis
     ]
     if any(values is None for side in told for values in side):
         return []  # not of this kind of task
-    failed = [item.record.collapsed for side in runs for item in side]
+    records = [[item.record for item in side] for side in runs]
+    failed = [record.collapsed for side in records for record in side]
     lost = any(failed) if quantity.degenerate else bool(failed) and all(failed)
     cells = []
     for name in dict.fromkeys(name for side in told for values in side for name in values or ()):
@@ -138,6 +139,8 @@ def measured(claim: Claim, one: Found, load: LoadEvaluated | None = None) -> lis
             collapsed = f"{sum(failed)} of {len(failed)} runs collapsed"
             best = ", for which this figure is at its best" if quantity.degenerate else ""
             cell = replace(cell, why=f"undefined: {collapsed}{best}")
+        if not cell.why and (few := _not_learned(claim, records)):
+            cell = replace(cell, why=few)
         if cell.why or any(number is None for column in columns for number in column):
             cells.append(replace(cell, why=cell.why or "undefined for some seed"))
             continue
@@ -157,6 +160,21 @@ def measured(claim: Claim, one: Found, load: LoadEvaluated | None = None) -> lis
         items = float(np.nanvar(scores.mean(axis=1)))
         cells.append(_decided(claim, cell, effect, items, _variance(whole)))
     return cells
+
+
+def _not_learned(claim: Claim, sides: list[list[Record]]) -> str:
+    """That runs do not score as far above the constant prediction as the claim asks, if so."""
+    runs = [record for side in sides for record in side]
+    if claim.learned is None or not (few := sum(not _above(one, claim.learned) for one in runs)):
+        return ""
+    points = f"{100 * claim.learned:g} points above the constant prediction"
+    return f"undefined: {few} of {len(runs)} runs are less than {points} on their own task"
+
+
+def _above(record: Record, least: float) -> bool:
+    metric = record.run.task.metrics[0]
+    score = record.metrics.get(metric)
+    return score is not None and score >= (record.trivial.get(metric) or 0.0) + least
 
 
 def _resampled(

@@ -46,8 +46,8 @@ Conditions = dict[str, Any]
 _PAPER = ("about", "paper", "identifier", "claims", "figures")
 _CLAIM = (
     *("says", "source", "tag", "kind", "reading", "why", "ours", "against", "pairs", "measure"),
-    *("metric", "margin", "bound", "tasks", "targets", "fraction", "sizes", "budget", "least"),
-    *("needs", "rates", "published", "runs"),
+    *("metric", "margin", "bound", "learned", "tasks", "targets", "fraction", "sizes", "budget"),
+    *("least", "needs", "rates", "published", "runs"),
 )
 _FIGURES = ("source", "tag", "model", "caveat", "scores")
 
@@ -72,6 +72,8 @@ class Claim:
         metric: of scores, by task, the task's first where it is not named; of other sets by set.
         margin: of not_worse and better: how much less, or more, is meant.
         bound: of stable_from: the standard deviation that is not reached.
+        learned: how far every run must score above the constant prediction of its own task, where
+            the claim is about models that have learned it; None asks nothing.
         tasks: names; all that there are where empty.
         targets: of what a measure has several values of, such as sets of a shift; all where empty.
         fraction: of the training data, from and to.
@@ -97,6 +99,7 @@ class Claim:
     metric: dict[str, str] = field(default_factory=dict)
     margin: float = 0.0
     bound: float = math.inf
+    learned: float | None = None
     tasks: list[str] = field(default_factory=list)
     targets: list[str] = field(default_factory=list)
     fraction: tuple[float, float] = (0.0, 1.0)
@@ -303,7 +306,7 @@ def _overrides(where: str, value: Any) -> list[str]:
 
 
 def _amount(where: str, value: Any) -> Any:
-    """A margin or a bound."""
+    """A margin, a bound, or what counts as learned."""
     at_least(where, value, 0)
     return value
 
@@ -348,7 +351,7 @@ _ALLOWED: dict[str, tuple[str, ...]] = {
 _VALUES: dict[str, Callable[[str, Any], Any]] = {
     **dict.fromkeys(("says", "source", "published", "reading", "why"), _text),
     **dict.fromkeys(("tasks", "targets"), _texts),
-    **dict.fromkeys(("margin", "bound"), _amount),
+    **dict.fromkeys(("margin", "bound", "learned"), _amount),
     "runs": _overrides,
     "budget": _budget,
     "fraction": partial(_span, most=1),

@@ -364,6 +364,23 @@ def test_scores_on_other_sets_are_resampled_over_seeds_and_examples():
     assert tested.cells[0].why == "undefined for some seed", "of another metric it is not known"
 
 
+@pytest.mark.parametrize(("trivial", "why"), [(0.5, ""), (0.79, "undefined: 2 of 2 runs are less")])
+def test_a_model_that_has_not_learned_its_task_decides_nothing(trivial, why):
+    """Whoever predicts one class for all but a text forgets nothing, and transfers nothing."""
+    made, resamples, found, load = shifted([0.10, 0.12])
+    made = [replace(one, trivial={"accuracy": trivial}) for one in made]
+    one = claim("better", "full", None, measure="over_untrained", targets=["near"], rates="given")
+    paper = Paper("p", "P", "none", [one, replace(one, learned=0.02)], [])
+    plain, guarded = verdicts.test([paper], made, found, resamples, TunedRates(), load, Diverged())
+    assert plain.verdict == "supported"
+    assert guarded.verdict == ("undecided" if why else "supported")
+    assert guarded.cells[0].why.startswith(why)
+    both = said(PAIR, "seed=0,1,2", good={"full": 0.8, "bitfit": 0.8})
+    low = [replace(r, trivial={"accuracy": trivial}) for r in both[0]]
+    tested = judged(claim("not_worse", margin=0.05, learned=0.02), low, both[1])
+    assert tested.verdict == ("undecided" if why else "supported")
+
+
 def test_a_constant_prediction_does_not_win_by_losing_nothing():
     words = records.tiny(PAIR, "seed=0,1,2", "suite=noise")
     made, resamples = said(PAIR, "seed=0,1,2", good={"full": 0.8, "bitfit": 0.8})
@@ -490,6 +507,7 @@ def test_claims_of_unipelt_are_about_the_methods_of_its_sweeps(form):
         ("sizes: [1]", "c: sizes must be [FROM, TO], two rising numbers from 0 on, got [1]"),
         ("sizes: [5, 1]", "two rising numbers from 0 on, got [5, 1]"),
         ("margin: abc", "c: margin must be a number of at least 0, got 'abc'"),
+        ("learned: yes", "c: learned must be a number of at least 0, got True"),
         ("margin: .nan", "c: margin must be a number of at least 0, got nan"),
         ("tasks: [3]", "c: tasks: each must be a text, got 3"),
         ("budget: 3", "c: budget 3; allowed: epochs, seconds, steps"),
