@@ -105,7 +105,7 @@ def main() -> None:
     lines = [
         f"### {options.runs:,} runs on each scheduler, {options.rounds} rounds",
         "",
-        "| scheduler | jobs | submit, s | the same again, s | status, half done, s | questions |",
+        "| scheduler | jobs | submit, s | second submit, s | status, half done, s | queries |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     lines += [

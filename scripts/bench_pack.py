@@ -100,7 +100,7 @@ def _tell(
     turns = "one round" if len(rounds) == 1 else f"medians of {len(rounds)} alternating rounds"
     text = (
         f"### {runs} runs (BitFit, adapter, LoRA; 500 examples, 1 epoch): {what}\n\n"
-        "| | seconds | runs an hour | to (a) |\n| --- | ---: | ---: | ---: |\n"
+        "| | seconds | runs an hour | speed ÷ (a) |\n| --- | ---: | ---: | ---: |\n"
         + "\n".join(lines)
         + f"\n\nWall clock from command to table, {turns}."
         + more
@@ -192,8 +192,8 @@ def seeds(asked: argparse.Namespace) -> None:
     text = (
         "### Twenty seeds alone and in packs of ten, with dropout: LoRA, 200 STS-B examples\n\n"
         "| Spearman | mean | sd | least | most |\n| --- | ---: | ---: | ---: | ---: |\n"
-        f"{lines}\n\nMann and Whitney's test of equal places p = {rank:.2f}, Kolmogorov and "
-        f"Smirnov's of equal distributions p = {shape:.2f}."
+        f"{lines}\n\nMann-Whitney test p = {rank:.2f}, Kolmogorov-Smirnov test "
+        f"p = {shape:.2f}."
     )
     write("pack_seeds", {"spearman": found, "p": {"rank": rank, "ks": shape}}, text)
 

@@ -316,8 +316,8 @@ def main() -> None:
         f"those of a product of {SIDE} × {SIDE} bf16 matrices in the same turns, "
         f"{peak / 1e9:.0f} GFLOP/s. Peer: the same method by transformers and peft, bf16 autocast, "
         f"their attention.{told}\n\n"
-        "| method | ms | time to plain | arithmetic to plain | time / arithmetic | tokens/s | "
-        "of the peak | to the peer |\n"
+        "| method | ms | time ÷ plain | arithmetic ÷ plain | time ÷ arithmetic | tokens/s | "
+        "share of peak | time ÷ peer |\n"
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
     )
     if other is not None:

@@ -41,9 +41,15 @@ PICTURES = {
     ROOT / "docs/img/seeds.png": ROOT / "results/tuned/methods/reports/seeds.png",
     ROOT / "docs/img/tuning.png": ROOT / "results/tuned/methods/reports/tuning.png",
     ROOT / "docs/img/sizes.png": ROOT / "results/tuned/doering2024/reports/sizes.png",
+    ROOT / "docs/img/anytime_budgets.png": (
+        ROOT / "results/tuned/doering2024_time/reports/anytime_budgets.png"
+    ),
 }
-#: Groups whose files are shown whole, in the order of the page.
-GROUPS = (*catalog.GROUPS, "suite", "shift_dataset", "cluster")
+#: Groups whose files are shown whole, in the order in which readers look them up.
+GROUPS = (
+    *("train", "budget", "checkpoint_selection", "method", "task", "model", "prompt"),
+    *("augmentation", "suite", "shift_dataset", "cluster"),
+)
 #: Methods that select weights on training batches, with a selection of the same size without them.
 SELECTING = {
     "sparse_adapter": ("method.score=random",),
@@ -96,8 +102,10 @@ def _help(one: click.Command, title: str) -> str:
 
 def configuration() -> str:
     """Return the packaged files of each group, which hold every key with its default."""
+    assert set(GROUPS) >= set(catalog.GROUPS)
     folder = catalog.packaged()
-    parts = [f"## run.yaml\n\n{_yaml(folder / 'run.yaml')}"]
+    links = ", ".join(f"[{group}](#{group})" for group in (*GROUPS, "sweep", "paper"))
+    parts = [f"Groups: {links}.", f"## run.yaml\n\n{_yaml(folder / 'run.yaml')}"]
     for group in GROUPS:
         parts.append(f"## {group}")
         for path in sorted((folder / group).glob("*.yaml")):

@@ -40,7 +40,7 @@ CELLS = (
         'frame = results.frame("run.method.name", "run.task.name", "run.size", "seconds.train")\n'
         'frame.groupby("run.method.name", observed=True)["seconds.train"].median().round(1)',
     ),
-    ("markdown", "What one run got wrong, the surest answers first:"),
+    ("markdown", "What one run got wrong, most confident errors first:"),
     ("code", "key = results.keys()[0]\nresults.errors(key).head()"),
     ("markdown", "A picture of the report:"),
     ("code", 'picture = results.plot("seeds")[0]\nprint(picture.caption)\npicture'),

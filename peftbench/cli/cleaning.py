@@ -56,7 +56,7 @@ def collect_garbage(folder: Path, days: int, yes: bool, as_json: bool) -> None:
     \b
     That is
       checkpoints of finished runs and evaluations
-      drafts of processes that were killed while writing
+      temporary files of processes that were killed while writing
       progress files of commands that are over
       caches that were not written for --days
       submissions older than --days of which nothing is left to do

@@ -181,7 +181,7 @@ def predict(
     threads: int | None,
     data_root: str | None,
 ) -> None:
-    """Write label and probability, value or written text for each row of FILE.
+    """Write the label and its probability, the value or the generated text for each row of FILE.
 
     FILE needs the columns that the run trained on, but no labels. KEY is that of a run with saved
     weights (--save-weights), FOLDER one that `peftbench export` wrote. The same command again

@@ -186,9 +186,9 @@ def evaluate(
 ) -> None:
     """Run the evaluation suites of suite=NAME on finished runs.
 
-    The runs need kept weights: train with --save-weights, or train and evaluate at once with
+    The runs need saved weights: train with --save-weights, or train and evaluate at once with
     `peftbench run … suite=NAME`. suite=continual trains by itself and works on any run.
-    Finished evaluations are skipped. Exit codes as of `run`.
+    Finished evaluations are skipped. Exit codes are those of `run`.
     """
     from peftbench.core.plan import RunOptions
     from peftbench.runner import sweep

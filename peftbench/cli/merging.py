@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from peftbench.results.store import ResultsFolder
 
 
-@click.command("merge", short_help="Unite results folders.")
+@click.command("merge", short_help="Merge results folders.")
 @click.argument(
     "folders",
     nargs=-1,
@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 def merge(folders: tuple[Path, ...], output: Path, keep_first: bool, as_json: bool) -> None:
     """Copy the records of FOLDERS into one, with predictions, weights, evaluations and choices.
 
-    A key with the same numbers in several folders is copied once. Keys with other numbers, as of a
-    run that was trained twice, are listed, and nothing is written without --keep-first.
+    A key with the same numbers in several folders is copied once. Keys whose numbers differ
+    between folders, as after training a run twice, are listed, and nothing is written without
+    --keep-first.
 
     A run that diverged in one folder and has a record in none is noted, as reports count it. Logs,
     checkpoints, other failures, submissions, caches and reports stay where they are. The same

@@ -64,8 +64,8 @@ where = click.option(
     "--where",
     default="",
     metavar="CONDITIONS",
-    help="Only runs for which all hold, such as 'task=mrpc size>=100 lr!=1e-3'; signs are = != < "
-    "<= > >=, lists after = and !=.",
+    help="Only runs that meet all conditions, such as 'task=mrpc size>=100 lr!=1e-3'; operators: "
+    "= != < <= > >=; = and != take several values with commas.",
 )
 
 
@@ -124,8 +124,8 @@ def training(function: Callable[..., None]) -> Callable[..., None]:
             default=1.0,
             show_default=True,
             type=click.FloatRange(0, 1, min_open=True),
-            help="Fraction of the reporting split for evaluations during training; the final score "
-            "always uses all of it.",
+            help="Fraction of the reporting split for evaluations during training, of which trials "
+            "have none; the final score always uses all of it.",
         ),
         click.option(
             "--gpus-per-run",

@@ -9,7 +9,7 @@ import click
 from peftbench.cli import options
 
 
-@click.command(short_help="Decide by a few hundred labelled rows.")
+@click.command(short_help="Decide whether fine-tuning is good enough.")
 @click.argument("file", type=click.Path(path_type=Path))
 @options.overrides_argument
 @click.option(
@@ -45,7 +45,7 @@ from peftbench.cli import options
     "--calibrate",
     type=click.FloatRange(0.1, 0.5),
     help="Leave about this share of the rows (one part of 2 to 10) out of the model that is "
-    "exported, for a cut-off with a guarantee.",
+    "exported, for a review threshold with a guarantee.",
 )
 @click.option(
     "--effect",
@@ -55,7 +55,13 @@ from peftbench.cli import options
     help="Difference of the shares of right answers that the A/B test should find.",
 )
 @click.option("--group", metavar="COLUMN", help="Keep rows with the same value in one fold.")
-@click.option("--folds", type=click.IntRange(2, 20), default=5, show_default=True)
+@click.option(
+    "--folds",
+    type=click.IntRange(2, 20),
+    default=5,
+    show_default=True,
+    help="Folds of each cross-validation.",
+)
 @click.option(
     "--rates",
     type=click.IntRange(1, 10),
@@ -75,7 +81,7 @@ from peftbench.cli import options
     help="YAML file with your prices of people and computers (see configs/prices.yaml).",
 )
 @options.machine
-@click.option("--show-texts", is_flag=True, help="Show the surest mistakes with their texts.")
+@click.option("--show-texts", is_flag=True, help="Show the most confident errors with their texts.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts: the answer and its figures.")
 @click.option("--dry-run", is_flag=True, help="Check the file and the criterion; train nothing.")
 @click.option("--quiet", is_flag=True, help="No progress; failures and the answer only.")

@@ -393,7 +393,7 @@ def plots(
 @click.option(
     "--show-texts",
     is_flag=True,
-    help="Show texts that kept weights write (--save-weights) beside those that are wanted.",
+    help="Show generated texts beside their targets; needs weights from --save-weights.",
 )
 @click.pass_context
 def html_(

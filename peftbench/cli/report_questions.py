@@ -20,8 +20,20 @@ from peftbench.cli import completion, options
 @options.where
 @options.as_json
 @click.option("--by", "columns", metavar="COLUMN", multiple=True, help="A column of the data.")
-@click.option("--bins", default=4, show_default=True, type=click.IntRange(2, 20))
-@click.option("--top", default=10, show_default=True, type=click.IntRange(0))
+@click.option(
+    "--bins",
+    default=4,
+    show_default=True,
+    type=click.IntRange(2, 20),
+    help="Parts into which text lengths and columns of numbers are divided.",
+)
+@click.option(
+    "--top",
+    default=10,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Most confident errors to list.",
+)
 @click.option("--show-texts", is_flag=True, help="Print the texts of wrong examples.")
 def errors(
     conditions: tuple[str, ...],

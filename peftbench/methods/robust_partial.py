@@ -1,8 +1,6 @@
 """Robust partial fine-tuning: few influential blocks, a smooth answer, a step back.
 
-The mission names "Efficient Robust Fine-Tuning for Foundation Models" under arXiv 2410.18899, which
-is a paper about something else, and no such paper was found. So this is a composition of methods
-that exist, in the described spirit, and no reproduction:
+A composition of published methods, not a reproduction of a paper:
 
 Lee et al.: Surgical fine-tuning, ICLR 2023, arXiv 2210.11466 (Auto-RGN). Sung, Nair and Raffel:
 FISH mask, NeurIPS 2021, arXiv 2111.09839. Pan et al.: LISA, NeurIPS 2024, arXiv 2403.17919.
