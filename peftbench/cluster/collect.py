@@ -130,7 +130,11 @@ def as_json(seen: QueueSnapshot) -> Json:
 
 
 def _alive(one: Submission, seen: QueueSnapshot) -> bool:
-    return any(task.submission == one.name for task in seen.alive)
+    """Whether a job of it still has something to do: one that is done may be listed for a while."""
+    return any(
+        task in seen.alive and any(seen.state[key] != DONE for key in keys)
+        for task, keys in one.tasks()
+    )
 
 
 def _short(text: str) -> str:

@@ -251,6 +251,20 @@ def test_a_record_that_comes_late_is_waited_for_and_the_rest_is_noted_once(tmp_p
     assert settle(results, look(results)).failures[jobs[3].key].attempts == 1
 
 
+@pytest.mark.parametrize("done", [1, 2])
+def test_a_job_that_is_done_and_still_listed_keeps_nobody_from_submitting_the_rest(tmp_path, done):
+    """Slurm lists a job for some seconds after its last record; another one of it has failed."""
+    results = ResultsFolder(tmp_path)
+    made, jobs = submitted(results)  # two in each of two tasks
+    for job in jobs[:done]:
+        results.save(record(job), {})
+    for job in jobs[2:]:
+        results.fail(Failure(job, "error", "broke"))
+    listed = {Task(made.name, 0, 0): ("running", "")}
+    seen = QueueSnapshot([made], listed).again(results)
+    assert len(collect.rest(seen, results)) == done - 1
+
+
 def test_what_is_held_is_told_with_the_way_out(tmp_path):
     made, _ = submitted(ResultsFolder(tmp_path))
     task = Task(made.name, 0, 0)
