@@ -414,12 +414,13 @@ def is_whole(folder: ResultsFolder, runs: list[Run], asked: list[Evaluation] | N
 def uncommitted(folder: Path) -> set[str]:
     """Keys of the records and evaluations of a folder that git does not know.
 
-    Outside a repository that is none: there is nothing to commit them to.
+    Predictions do not count: those of most evaluations are never committed. Outside a repository
+    that is none: there is nothing to commit them to.
     """
     asked = ["git", "ls-files", "--others", "--exclude-standard", "--"]
     places = [str(folder / kind) for kind in ("records", "evaluations")]
     found = subprocess.run([*asked, *places], check=False, capture_output=True, text=True)
-    return {Path(line).stem for line in found.stdout.splitlines()}
+    return {Path(line).stem for line in found.stdout.splitlines() if line.endswith(".json")}
 
 
 def take_over(part: Part) -> None:

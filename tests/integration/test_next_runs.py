@@ -38,10 +38,12 @@ def test_rates_come_first_then_cells_of_five_seeds_at_them(tmp_path, monkeypatch
     assert len(rest) == 20 - 1 + 4 * 3
     assert next_runs.next_parts("glue", 4) == [first]
     fixed = [part for part in next_runs.missing("glue") if part.runs]
-    rows = Counter((part.words[-1], part.runs[0].row) for part in fixed)
-    assert rows == {
-        **{("data.root=generalization", row): 5 for row in ("full", "lora", "untrained")},
-        **{("data.root=glue", row): 4 for row in ("full", "lora", "layernorm", "untrained")},
+    rows = Counter((p.words[-1], p.runs[0].row, p.runs[0].seed) for p in fixed)
+    assert rows == {  # full fine-tuning with three more seeds
+        **{("data.root=generalization", row, 0): 5 for row in ("full", "lora", "untrained")},
+        **{("data.root=glue", row, 0): 4 for row in ("full", "lora", "layernorm", "untrained")},
+        ("data.root=generalization", "full", 3): 5,
+        ("data.root=glue", "full", 3): 4,
     }
     assert {len(part.runs) for part in fixed} == {3}, "seeds"
     assert {
@@ -163,6 +165,10 @@ def test_a_cell_of_which_all_diverged_leaves_nothing_to_commit(tmp_path, monkeyp
     folder.save(record(second), predictions())
     assert next_runs.uncommitted(folder.folder) == {second.key}  # as after a call that was killed
     next_runs.commit(replace(part, title="another cell", runs=[second]))
+    (folder.folder / "evaluations").mkdir()
+    (
+        folder.folder / "evaluations" / f"{second.key}.npz"
+    ).touch()  # of most suites it is not committed
     assert next_runs.uncommitted(folder.folder) == set()
     log = ["git", "log", "--format=%s", "--name-only"]
     told = subprocess.run(log, check=True, capture_output=True, text=True).stdout.split("\n")
