@@ -51,12 +51,13 @@ class Grid:
         """Sort words into axes and algebra; those of the sweep's yaml come first.
 
         A key given in the words replaces the sweep's own axis of that key; so does tuned=true the
-        learning rates that the sweep names. The first key of a zip picks the rows of the zip that
-        have the given values, each with its own values of the other keys.
+        learning rates that the sweep names. A model, method, task or size, and the first key of a
+        zip, pick the rows of the zip that have the given values, each with its own values of the
+        other keys.
 
         Raises:
-            ConfigError: for a word that does not parse or is given twice, and for values of the
-                first key of a zip for which it has no values of the other keys.
+            ConfigError: for a word that does not parse or is given twice, and for values that
+                pick no row of a zip.
         """
         given, named = cls(), cls()
         if sweep is not None:
@@ -72,10 +73,9 @@ class Grid:
             taken.add("train.lr")
         picked: set[str] = set()
         for axes in named.zips:
-            first, *others = (key for key in axes if key == next(iter(axes)) or key not in taken)
-            if others and first in taken:
-                _pick(axes, given.axes.pop(first, None), first, others)
-                picked.add(first)
+            picked |= _pick(axes, given.axes, taken)
+        for key in picked:
+            del given.axes[key]
         for axes in [named.axes, *named.zips, *(then for _, then in named.whens)]:
             for key in (taken - picked) & set(axes):
                 del axes[key]
@@ -151,27 +151,42 @@ class Grid:
             yield full
 
 
-def _pick(
-    axes: dict[str, list[Any]], values: list[Any] | None, first: str, others: list[str]
-) -> None:
-    """Leave the rows of a sweep's zip that have one of these values of its first key.
+#: Keys that pick rows of a zip wherever they stand in it: what a row is about, and not its recipe.
+_PICKING = ("model", "method", "task", "size")
+
+
+def _pick(axes: dict[str, list[Any]], given: dict[str, list[Any]], taken: set[str]) -> set[str]:
+    """Leave the rows of a sweep's zip that have the given values; the keys that picked them.
+
+    Args:
+        axes: of the zip.
+        given: axes of the user's words.
+        taken: keys that these words, their zips included, set.
 
     Raises:
-        ConfigError: if it has none for one of them, or if they come from another zip (None).
+        ConfigError: if no row is left for one of the values, or they come from another zip.
     """
-    known = axes[first]
-    odd = [value for value in values or () if value not in known]
-    if values is None or odd:
-        what = f"{first}={override_value(odd[0])}" if odd else f"a zip of {first}"
-        offered = ",".join(dict.fromkeys(map(override_value, known)))
-        further = " ".join(f"{key}=VALUE" for key in others)
-        raise ConfigError(
-            f"{what}: the sweep sets {', '.join(others)} together with {first} (zip), for "
-            f"{first}={offered}; give your own as well: {further}"
-        )
-    kept = [row for row, value in enumerate(known) if value in values]
+    others, first = [key for key in axes if key not in taken], next(iter(axes))
+    if not others:
+        return set()
+    rows, picked = list(range(len(axes[first]))), set[str]()
+    for key in (key for key in axes if key in taken and key in (first, *_PICKING)):
+        values = given.get(key)
+        found = [value for row in rows if (value := axes[key][row]) in (values or ())]
+        odd = [value for value in values or () if value not in found]
+        if values is None or odd:
+            what = f"{key}={override_value(odd[0])}" if odd else f"a zip of {key}"
+            offered = ",".join(dict.fromkeys(override_value(axes[key][row]) for row in rows))
+            further = " ".join(f"{other}=VALUE" for other in others)
+            raise ConfigError(
+                f"{what}: the sweep sets {', '.join(others)} together with {key} (zip), for "
+                f"{key}={offered}; give your own as well: {further}"
+            )
+        rows = [row for row in rows if axes[key][row] in values]
+        picked.add(key)
     for key in axes:
-        axes[key] = [axes[key][row] for row in kept]
+        axes[key] = [axes[key][row] for row in rows]
+    return picked
 
 
 def _axes(text: str, parser: OverrideParser) -> dict[str, list[Any]]:

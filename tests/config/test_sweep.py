@@ -294,6 +294,26 @@ def test_the_first_key_of_a_zip_picks_its_rows(configs):
         made("zip=size=64,100 seed=0,1")
 
 
+def test_a_size_picks_rows_too_where_the_task_is_the_first_key():
+    """size=100 must not train with the epochs of all sizes."""
+
+    def made(*words: str) -> set[tuple[Any, ...]]:
+        runs = plan("sweep=quickstart", "method=full", *words).runs
+        return {
+            (run.task.name.removeprefix("synthetic_"), run.size, run.budget.epochs) for run in runs
+        }
+
+    assert made() == {("opinion", 100, 6), ("opinion", 200, 4), ("similarity", 500, 3)}
+    assert made("size=100") == {("opinion", 100, 6)}
+    assert made("size=100,500") == {("opinion", 100, 6), ("similarity", 500, 3)}
+    assert made("task=synthetic_opinion", "size=200") == {("opinion", 200, 4)}
+    assert made("task=synthetic_opinion", "size=64", "budget.epochs=1") == {("opinion", 64, 1)}
+    with pytest.raises(ConfigError, match=r"size=64: the sweep sets task, budget\.epochs together"):
+        made("size=64")
+    with pytest.raises(ConfigError, match=r"size=100: the sweep sets budget\.epochs .* size=500"):
+        made("task=synthetic_similarity", "size=100")
+
+
 def test_several_sweeps_are_united(configs):
     for name, methods in (("a", "lora,bitfit"), ("b", "bitfit,head")):
         (configs / "sweep" / f"{name}.yaml").write_text(f"grid: [method={methods.split(',')[0]}]")
