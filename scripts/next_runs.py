@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import islice, takewhile
 from pathlib import Path
 
@@ -175,13 +174,11 @@ class Stage:
     grids: tuple[Sweep, ...]
 
 
+_GENERATION = "generalization2024_generation_mini"
+
+
 def _language(name: str, *words: str, data: str | None = None) -> Sweep:
     return Sweep(Path("results/generalization2024"), [f"sweep={name}", *words], data=data)
-
-
-_IN_CONTEXT = partial(_language, "in_context_smollm2")
-_GENERATION = partial(_language, "generalization2024_generation_mini", data="generalization")
-_THREE, _THREE_MORE = "seed=range(0,3)", "seed=range(3,6)"
 
 
 def _mpnet(task: str) -> Stage:
@@ -198,11 +195,11 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         None,
         (
-            _IN_CONTEXT(_THREE),
-            _GENERATION(_THREE),
+            _language("in_context_smollm2", "seed=range(0,3)"),
+            _language(_GENERATION, "seed=range(0,3)", data="generalization"),
             # claims are about full fine-tuning, and three seeds of it decide few of them
-            _GENERATION("method=full", _THREE_MORE),
-            _IN_CONTEXT("method=full", _THREE_MORE),
+            _language(_GENERATION, "method=full", "seed=range(3,6)", data="generalization"),
+            _language("in_context_smollm2", "method=full", "seed=range(3,6)"),
         ),
     ),
     _mpnet("stsb"),

@@ -128,6 +128,7 @@ def measured(claim: Claim, one: Found, load: LoadEvaluated | None = None) -> lis
         return []  # not of this kind of task
     records = [[item.record for item in side] for side in runs]
     failed = [record.collapsed for side in records for record in side]
+    idle = _not_learned(claim, records)
     lost = any(failed) if quantity.degenerate else bool(failed) and all(failed)
     cells = []
     for name in dict.fromkeys(name for side in told for values in side for name in values or ()):
@@ -139,8 +140,7 @@ def measured(claim: Claim, one: Found, load: LoadEvaluated | None = None) -> lis
             collapsed = f"{sum(failed)} of {len(failed)} runs collapsed"
             best = ", for which this figure is at its best" if quantity.degenerate else ""
             cell = replace(cell, why=f"undefined: {collapsed}{best}")
-        if not cell.why and (few := _not_learned(claim, records)):
-            cell = replace(cell, why=few)
+        cell = replace(cell, why=cell.why or idle)
         if cell.why or any(number is None for column in columns for number in column):
             cells.append(replace(cell, why=cell.why or "undefined for some seed"))
             continue

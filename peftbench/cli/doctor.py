@@ -351,7 +351,7 @@ def _batch_tokens(run: Run) -> int:
 
 def memory_check(run: Run) -> Finding:
     """Whether a run fits into the memory of this machine, by the config of its checkpoint."""
-    from peftbench.training.memory_need import config_at_hand, memory_need
+    from peftbench.training.memory_need import GPU_SIZES, config_at_hand, memory_need
 
     what = f"memory of {run.model.name}, {run.method.name}"
     config = config_at_hand(run.model)
@@ -371,7 +371,7 @@ def memory_check(run: Run) -> Finding:
         f"about {need.total / 2**30:.1f} GiB on a GPU ({told}) for {need.parameters / 1e6:,.0f} M "
         f"parameters, {need.trained / 1e6:,.1f} M trained, {'16' if low else '32'} bits, "
         f"{run.train.micro_batch_size or run.train.batch_size} × {run.train.max_length} tokens: "
-        + ("more than one GPU of 141 GB offers" if size is None else f"one with {size} GB")
+        + (f"no room on one with {GPU_SIZES[-1]} GB" if size is None else f"one with {size} GB")
     )
     room = _largest_room(seen)
     if size is not None and (room is None or need.total <= room):

@@ -164,29 +164,32 @@ def _pick(axes: dict[str, list[Any]], given: dict[str, list[Any]], taken: set[st
         taken: keys that these words, their zips included, set.
 
     Raises:
-        ConfigError: if no row is left for one of the values, or they come from another zip.
+        ConfigError: if a combination of the given values has no row, or they are another zip's.
     """
-    others, first = [key for key in axes if key not in taken], next(iter(axes))
-    if not others:
+    others = [key for key in axes if key not in taken]
+    keys = [key for key in axes if key in taken and key in (next(iter(axes)), *_PICKING)]
+    if not (others and keys):
         return set()
-    rows, picked = list(range(len(axes[first]))), set[str]()
-    for key in (key for key in axes if key in taken and key in (first, *_PICKING)):
-        values = given.get(key)
-        found = [value for row in rows if (value := axes[key][row]) in (values or ())]
-        odd = [value for value in values or () if value not in found]
-        if values is None or odd:
-            what = f"{key}={override_value(odd[0])}" if odd else f"a zip of {key}"
-            offered = ",".join(dict.fromkeys(override_value(axes[key][row]) for row in rows))
-            further = " ".join(f"{other}=VALUE" for other in others)
-            raise ConfigError(
-                f"{what}: the sweep sets {', '.join(others)} together with {key} (zip), for "
-                f"{key}={offered}; give your own as well: {further}"
-            )
-        rows = [row for row in rows if axes[key][row] in values]
-        picked.add(key)
-    for key in axes:
-        axes[key] = [axes[key][row] for row in rows]
-    return picked
+    known = list(zip(*(axes[key] for key in keys), strict=True))
+    offered = dict.fromkeys(spell(dict(zip(keys, row, strict=True))) for row in known)
+    hint = (
+        f"the sweep sets {', '.join(others)} together with {', '.join(keys)} (zip), for "
+        f"{'; '.join(offered)}; give your own as well: "
+        + " ".join(f"{key}=VALUE" for key in others)
+    )
+    for key in (key for key in keys if key not in given):
+        raise ConfigError(f"a zip of {key}: {hint}")
+    for wanted in itertools.product(*(given[key] for key in keys)):
+        if wanted not in known:
+            raise ConfigError(f"{spell(dict(zip(keys, wanted, strict=True)))}: {hint}")
+    kept = [
+        at
+        for at, row in enumerate(known)
+        if all(value in given[key] for key, value in zip(keys, row, strict=True))
+    ]
+    for key, values in axes.items():
+        axes[key] = [values[at] for at in kept]
+    return set(keys)
 
 
 def _axes(text: str, parser: OverrideParser) -> dict[str, list[Any]]:

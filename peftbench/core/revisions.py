@@ -104,6 +104,9 @@ ADDED: dict[str, frozenset[str]] = {
 }
 
 
+_WORDS_ROUNDED = "scores of label words were rounded to 16 bits, and many were equal"
+
+
 def _in_16_bits(run: Run, prompt: str) -> bool:
     """Whether a run with this prompt multiplies in 16 bits; with `auto` that is for the device."""
     named = run.prompt is not None and run.prompt.name == prompt
@@ -114,7 +117,7 @@ def _in_16_bits(run: Run, prompt: str) -> bool:
 LOSSES: dict[str, tuple[Correction, ...]] = {
     "classification": (
         Correction(
-            "scores of label words were rounded to 16 bits, and many were equal",
+            _WORDS_ROUNDED,
             lambda run: _in_16_bits(run, WORDS),
         ),
     ),
@@ -141,7 +144,7 @@ SUITES: dict[str, tuple[Correction, ...]] = {
     "Shift": (
         Correction("targets had examples that the run's task trains on"),
         Correction(
-            "scores of label words were rounded to 16 bits, and many were equal",
+            _WORDS_ROUNDED,
             lambda node, run: _in_16_bits(run, GENERATE),
         ),
     ),

@@ -13,7 +13,7 @@ from peftbench.data.batching import Batch
 from peftbench.data.tokenization import TokenizedSplit
 from peftbench.methods.base import MODEL, SAME_LOGITS, Method
 from peftbench.models.adapted_model import AdaptedModel
-from peftbench.models.heads import ExactLinear
+from peftbench.models.heads import is_cast
 from peftbench.suites.latency import Latency
 from peftbench.training.measurement import synchronized_clock
 from peftbench.training.precision import AUTOCAST
@@ -129,7 +129,6 @@ def _cast(model: AdaptedModel, autocast: torch.dtype | None) -> None:
     The head of a regression computes in fp32.
     """
     for module in model.modules():
-        castable = isinstance(module, nn.Linear) and not isinstance(module, ExactLinear)
-        if autocast is not None and castable:
+        if autocast is not None and is_cast(module):
             for name, p in [*module.named_parameters(recurse=False)]:
                 setattr(module, name, nn.Parameter(p.to(autocast), requires_grad=False))

@@ -20,6 +20,11 @@ class ExactLinear(nn.Linear):
             return functional.linear(input.float(), self.weight, self.bias)
 
 
+def is_cast(module: nn.Module) -> bool:
+    """Whether a module is a linear that autocast multiplies in 16 bits."""
+    return isinstance(module, nn.Linear) and not isinstance(module, ExactLinear)
+
+
 def start(root: Any, paths: list[str], classes: int, seed: int) -> str | None:
     """Give a classifier new weights for its head, drawn as all these families draw theirs.
 

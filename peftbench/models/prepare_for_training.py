@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from peftbench.models import cpu_kernels, mapped_linear
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.gradient_checkpointing import recompute_blocks
-from peftbench.models.heads import ExactLinear
+from peftbench.models.heads import is_cast
 from peftbench.models.module_ops import first_position
 from peftbench.models.sparse_embedding import SparseEmbedding
 
@@ -50,8 +50,7 @@ def prepare_for_training(
     if model.device.type == "cpu":
         cpu_kernels.hasten(model.module)
     for module in model.module.modules():
-        exact = model.exact or isinstance(module, ExactLinear)
-        if autocast is not None and not exact and isinstance(module, nn.Linear):
+        if autocast is not None and not model.exact and is_cast(module):
             for name, p in module.named_parameters(recurse=False):
                 if backbone.owns(p):
                     setattr(module, name, backbone.cast(p, autocast))
