@@ -10,6 +10,7 @@ import re
 import secrets
 import shutil
 import stat
+import zipfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -305,11 +306,20 @@ def checked(path: Path, expected: str | None) -> bytes:
 
 
 def packed(arrays: "dict[str, np.ndarray]") -> bytes:
-    """Arrays as one compressed npz."""
+    """Arrays as one npz, in bytes that depend on nothing else.
+
+    LZMA: a quarter less than what `numpy.savez_compressed` needs for predictions, and `numpy.load`
+    reads either.
+    """
     import numpy as np
 
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, array in arrays.items():
+            member = zipfile.ZipInfo(f"{name}.npy")  # its time is 1980, whenever it is written
+            member.compress_type = zipfile.ZIP_LZMA
+            with archive.open(member, "w") as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
     return buffer.getvalue()
 
 

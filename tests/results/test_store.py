@@ -8,6 +8,9 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
+from io import BytesIO
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -192,9 +195,32 @@ def test_edited_predictions_are_refused(results):
         results.predictions(saved)
 
 
+def test_predictions_take_less_than_numpys_npz_and_numpy_reads_them(results):
+    scores = np.random.default_rng(0).normal(size=(1500, 1)).astype(np.float16).astype(np.float32)
+    given = {"item": np.arange(1500), "label": np.repeat([0, 1], 750), "scores": scores}
+    buffer = BytesIO()
+    np.savez_compressed(buffer, **given)
+
+    body = io.packed(given)
+
+    assert len(body) < 0.8 * len(buffer.getvalue())
+    with np.load(BytesIO(body), allow_pickle=False) as arrays:
+        assert {name: arrays[name].tolist() for name in arrays} == {
+            name: array.tolist() for name, array in given.items()
+        }
+    dates = {member.date_time for member in ZipFile(BytesIO(body)).infolist()}
+    assert dates == {(1980, 1, 1, 0, 0, 0)}  # so that equal predictions have equal hashes
+
+
 def test_predictions_are_never_unpickled(results):
     """A results folder from elsewhere cannot run code."""
-    saved = results.save(record(RUN), {"item": np.array([print], dtype=object)})
+    pickled = np.array([print], dtype=object)
+    with pytest.raises(ValueError, match="allow_pickle"):
+        results.save(record(RUN), {"item": pickled})
+    path = results.folder / "predictions" / f"{RUN.key}.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, item=pickled)
+    saved = replace(record(RUN), predictions_sha256=io.hash_file(path))
     with pytest.raises(ValueError, match="allow_pickle"):
         results.predictions(saved)
 
