@@ -27,6 +27,13 @@ def draws(examples: int, times: int, generator: np.random.Generator) -> Iterator
         yield counts.reshape(count, examples).astype(np.float64)
 
 
+def weights(examples: int, times: int, generator: np.random.Generator) -> Iterator[Floats]:
+    """Weights of examples under the Bayesian bootstrap (Rubin 1981), in the pieces of `draws`."""
+    piece = max(1, _HELD // examples)
+    for first in range(0, times, piece):
+        yield generator.exponential(size=(min(piece, times - first), examples))
+
+
 def score(metric: str, scores: Floats, label: Array, counts: Floats) -> Floats:
     """The metric of each run on each resample, (resamples, runs), as reports count it.
 

@@ -147,8 +147,11 @@ class _Stream:
         total = before + sum(len(later.rows) for later in self.rounds[number:])
 
         def told(news: Json) -> None:
-            done = before + news.get("fraction", 0.0) * len(one.rows)
-            report(news | {"fraction": done / total})
+            parts = {
+                name: (before + news.get(name, 0.0) * len(one.rows)) / total
+                for name in ("fraction", "resumed")
+            }
+            report(news | parts)
 
         name = key_of_text(f"{self.evaluation.key} {number}")
         stage = ContinualStage(

@@ -81,6 +81,9 @@ class Gate:
             )
         if not self.shifts:
             told.append("Shift is not measured: give labelled files from elsewhere with --shift.")
+        for name, parts in (("Noise", found.noise), ("Abnormal input", found.abnormal)):
+            if not parts:
+                told.append(f"{name} is not measured: the thresholds name no kind of it.")
         told += [f"{one.name}: no interval, {one.why}." for one in found.criteria if one.why]
         return told
 

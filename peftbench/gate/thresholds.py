@@ -51,6 +51,10 @@ class Thresholds:
             raise ConfigError(f"abnormal must be a list of kinds, got {self.abnormal!r}")
         for kind in self.abnormal:
             one_of("abnormal", kind, KINDS)
+        if all(getattr(self, name) is None for name in _LIMITS):
+            raise ConfigError(
+                f"no limit is set, so that every model would pass; set one of {', '.join(_LIMITS)}"
+            )
         if not isinstance(self.noise, dict):
             raise ConfigError(f"noise must hold kinds with rates, got {self.noise!r}")
         try:
@@ -62,6 +66,12 @@ class Thresholds:
     def noise_suite(self) -> Noise:
         """The kinds of noise, each at its rate."""
         return Noise(kinds=self.noise, intensities=[1.0], examples=None, seed=0)
+
+
+#: Keys of `Thresholds` that decide.
+_LIMITS = tuple(
+    one.name for one in fields(Thresholds) if one.name.endswith(("_difference", "_flips", "_ratio"))
+)
 
 
 def read(path: Path | None) -> Thresholds:

@@ -61,6 +61,7 @@ class Display:
         self._start: float | None = None  # of the first training: processes take seconds to begin
         self._weight = dict(weights)
         self._spent = dict.fromkeys(self._weight, 0.0)
+        self._begun: dict[str, float] = {}  # what of each was done by an earlier command
         self._lines: dict[int, Any] = {}
         self._flying: defaultdict[int, dict[str, float]] = defaultdict(dict)  # in a pack, several
         self._bars: Progress | None = None
@@ -87,6 +88,7 @@ class Display:
             if self._start is None:
                 self._start = self._last_line = now
             self._spent[key] = min(1.0, event.fields["fraction"])
+            self._begun.setdefault(key, event.fields.get("resumed", 0.0))
             self._step(event)
             self._note_step(event, now)
             return
@@ -99,9 +101,12 @@ class Display:
                 self._told.add((key, reason))
                 self._say(f"[dim]wait[/] {escape(self._titles[event.job.key])}: {escape(reason)}")
             return
-        self._spent[key] = 1.0
         if event.fields.get("elsewhere"):
             self._weight[key] = 0.0  # what others did says nothing of the speed here
+        elif event.kind == "failed" and (part := self._spent[key]) < 1:
+            self._weight[key] *= part  # the rest of it will not be done
+            self._begun[key] = self._begun[key] / part if part else 0.0
+        self._spent[key] = 1.0
         self._finished += 1
         self._jobs.pop(key, None)
         self._over(event)
@@ -170,10 +175,11 @@ class Display:
     def _seconds_left(self, now: float | None = None) -> float | None:
         total = sum(self._weight.values())
         done = sum(self._weight[key] * part for key, part in self._spent.items())
-        if self._start is None or not done or done >= total:
+        here = done - sum(self._weight[key] * part for key, part in self._begun.items())
+        if self._start is None or here <= 0 or done >= total:
             return None
         now = time.monotonic() if now is None else now
-        return (now - self._start) * (total - done) / done
+        return (now - self._start) * (total - done) / here
 
     def _say(self, text: str, always: bool = False) -> None:
         if always or not self._quiet:
@@ -200,7 +206,8 @@ class Display:
         news, flying = event.fields, self._flying[event.worker]
         flying[event.job.key] = news["fraction"]
         pack = f"{len(flying)} runs, one of them " if len(flying) > 1 else ""
-        speed = f" · {news['speed']:.0f} ex/s" if news["speed"] else ""
+        rate = news.get("speed")  # evaluations that time themselves have none
+        speed = f" · {rate:.0f} ex/s" if rate else ""
         where = f" · step {news['step']} · loss {news['loss']:.3f}" if "loss" in news else ""
         name = escape(self._names[event.job.key])
         self._bars.update(

@@ -126,6 +126,7 @@ class Training:
             self._peers.restore(saved[0])
             restore_scaler(saved[0], accelerator)
         self.steps = ends.budget.steps_of(batches.epoch)
+        self._resumed = self.state.fraction(ends.budget, self.steps) if saved is not None else 0.0
         method.on_step_end(model, self.state.step, self.steps)
         self._stream = batches.stream(self.state.step)
         timed = ends.budget.seconds is not None
@@ -219,7 +220,8 @@ class Training:
             self.evaluation_due = self._marks_due() > state.marks
         if time.monotonic() - self._reported_at > 0.5 and state.recent:
             self._reported_at = time.monotonic()
-            self.callbacks.report(state.news(state.fraction(self.ends.budget, self.steps)))
+            fraction = state.fraction(self.ends.budget, self.steps)
+            self.callbacks.report(state.news(fraction, self._resumed))
         if self._clock is not None and (self.evaluation_due or self._pause):
             self._clock.close()
             self._clock = None

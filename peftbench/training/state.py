@@ -91,10 +91,20 @@ class TrainerState:
         losses.clear()
         self.recent += values
 
-    def news(self, fraction: float) -> Json:
-        """What a display shows."""
-        speed = self.examples / self.seconds if self.seconds else None
-        return {"step": self.step, "fraction": fraction, "loss": self.recent[-1], "speed": speed}
+    def news(self, fraction: float, resumed: float) -> Json:
+        """What a display shows.
+
+        Args:
+            fraction: of the budget that is spent.
+            resumed: the part of it that was spent before this process.
+        """
+        return {
+            "step": self.step,
+            "fraction": fraction,
+            "resumed": resumed,
+            "loss": self.recent[-1],
+            "speed": self.examples / self.seconds if self.seconds else None,
+        }
 
     def point(self, fraction: float, scores: Json, figures: Json, undefined: list[str]) -> None:
         """Add an evaluation to the curve.

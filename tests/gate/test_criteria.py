@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import beta
 from sklearn.metrics import roc_auc_score
 
 from peftbench.core.errors import ConfigError
@@ -24,7 +25,9 @@ def probabilities(right, label, sure: float = 0.9):
 def measured(old, new, rows: int = 200, **changes) -> Measured:
     """Answers of two models, by the rows that each has right."""
     label = np.arange(rows) % 2
-    plain = Answers(label, probabilities(old(rows), label), probabilities(new(rows), label))
+    plain = changes.get("plain") or Answers(
+        label, probabilities(old(rows), label), probabilities(new(rows), label)
+    )
     unsure = np.linspace(0.5, 0.95, 24)
     given = {
         "plain": plain,
@@ -51,8 +54,11 @@ def test_a_model_replaces_itself():
     assert found.passes
     told = by_name(found)
     assert told["score"].old == pytest.approx(0.9)
-    for name in ("score", "calibration error", "abnormal input"):
+    for name in ("calibration error", "abnormal input"):
         assert (told[name].change, told[name].low, told[name].high) == (0, 0, 0), name
+    score = told["score"]  # 200 rows without a difference do not show that there is none
+    assert (score.change, score.high) == (0, -score.low)
+    assert score.low == pytest.approx(-(1 - 0.025 ** (1 / 200)), abs=5e-4)
     flips = told["negative flips"]
     assert (flips.change, flips.low) == (0, 0)
     assert flips.high == pytest.approx(1 - 0.025 ** (1 / 200))
@@ -78,6 +84,43 @@ def test_flips_hide_behind_an_equal_score():
         ].verdict
         == UNDECIDED
     )
+
+
+def binomial_limit(lost: int, rows: int) -> float:
+    """The upper end of Clopper and Pearson's 95 % interval."""
+    return float(beta.ppf(0.975, lost + 1, rows - lost))
+
+
+@pytest.mark.parametrize(("lost", "rows"), [(0, 36), (1, 150), (4, 60), (12, 500)])
+def test_a_model_that_gains_nothing_has_the_interval_of_its_losses(lost, rows):
+    """Else a model at the limit of -2 points passed 20 % of the time with one flip in 150 rows."""
+    limit = thresholds.Thresholds(**{**vars(LIMITS), "score_difference": -0.02})
+    found = criteria.judge(measured(wrong_on(), wrong_on(*range(lost)), rows), "accuracy", limit)
+    score = by_name(found)["score"]
+    assert score.change == pytest.approx(-lost / rows)
+    assert score.low == pytest.approx(-binomial_limit(lost, rows), abs=0.02 * rows**-0.5)
+    assert (score.verdict == PASS) == (binomial_limit(lost, rows) <= 0.02)
+
+
+def test_f1_of_few_positive_rows_is_known_badly():
+    label = (np.arange(200) < 5).astype(int)
+    same = probabilities(wrong_on()(200), label)
+    told = by_name(
+        criteria.judge(measured(None, None, plain=Answers(label, same, same)), "f1", LIMITS)
+    )
+    assert told["score"].change == 0
+    # recall of 5 rows that both have right ends at 1 - 0.025^(1/5) = 48 % lost
+    recall = 0.025 ** (1 / 5)
+    assert told["score"].low == pytest.approx(-(1 - 2 * recall / (1 + recall)), abs=0.03)
+    assert told["score"].verdict == UNDECIDED
+
+
+def test_a_file_without_any_limit_is_refused():
+    none = {
+        name: None for name in vars(LIMITS) if name.endswith(("_difference", "_ratio", "_flips"))
+    }
+    with pytest.raises(ConfigError, match="no limit is set"):
+        thresholds.Thresholds(**{**vars(LIMITS), **none})
 
 
 def test_a_loss_stops():

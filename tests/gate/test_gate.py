@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+from pathlib import Path
 
 import pytest
 import short_runs
@@ -32,7 +33,9 @@ def folder(tmp_path_factory):
     """Exports of a model, and of one that learnt every label the other way round."""
     place = tmp_path_factory.mktemp("gate")
     task = tiny.own_task(place, held=60)
-    (place / "limits.yaml").write_text("latency_ratio: null\nlatency_texts: 20\n")
+    # two models that agree on 60 rows may differ by 6 points
+    wide = "score_difference: -0.1\nnoise_difference: -0.1\n"
+    (place / "limits.yaml").write_text(f"latency_ratio: null\nlatency_texts: 20\n{wide}")
     results = ResultsFolder(place / "runs")
     for name in ("right", "reversed"):
         run = short_runs.one(task, *WORDS, "method=full", tiny.WIDE, "seed=0")
@@ -81,6 +84,18 @@ def test_a_model_may_replace_itself(here, lines, monkeypatch):
     page = (here / "gate.html").read_text()
     assert "Pass: NEW may replace OLD." in page
     assert not any(text in page for text, _ in lines.values() if text != "sentence")
+
+
+def test_few_rows_do_not_show_that_nothing_is_lost(here):
+    """What was not measured is said as well."""
+    strict = Path("strict.yaml")
+    strict.write_text("latency_ratio: null\nnoise: {}\nabnormal: []\n")
+    words = ("--device", "cpu", "--results", "runs", "--thresholds", str(strict))
+    said = call("gate", "right", "right", "validation.csv", *words, code=1)
+    assert said.stdout.splitlines()[-2] == "Stop: score."
+    assert "Undecided (score)" in said.stdout
+    assert "Noise is not measured" in said.stdout
+    assert "Abnormal input is not measured" in said.stdout
 
 
 def test_a_worse_model_stops_with_the_rows_that_flip(here, lines):

@@ -231,6 +231,37 @@ def test_the_time_left_is_counted_from_the_first_training_step(screen, monkeypat
     assert shown.getvalue().rstrip().endswith("30 s left")  # of four alike, one took 10 s
 
 
+def test_an_evaluation_that_times_itself_has_no_speed(screen):
+    display, shown = screen(terminal=True)
+    with display:
+        display(Event("step", 0, RUNS[0], {"fraction": 0.5}))  # of suite=latency
+        display._live.refresh()
+    assert "ex/s" not in shown.getvalue()
+
+
+def test_what_an_earlier_command_did_says_nothing_of_the_speed(screen, monkeypatch):
+    clock = iter([0.0, 61.0])
+    display, shown = screen()
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with display:
+        for part in (0.9, 0.95):
+            event = step(RUNS[0], part)
+            display(replace(event, fields=event.fields | {"resumed": 0.9}))
+    assert shown.getvalue().rstrip().endswith("61 min left")  # 0.05 of a run took a minute
+
+
+def test_a_run_that_failed_counts_for_what_it_did(screen, monkeypatch):
+    clock = iter([0.0, 0.0, 0.0, 61.0])  # at the first step, at both ends, at the last step
+    display, shown = screen()
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with display:
+        display(step(RUNS[0], 0.25))
+        display(Event("failed", 0, RUNS[1], {"kind": "error", "reason": "at its first step"}))
+        display(Event("failed", 0, RUNS[0], {"kind": "diverged", "reason": "loss"}))
+        display(step(RUNS[2], 0.25))
+    assert shown.getvalue().rstrip().endswith("3.5 min left")  # 0.5 of a run took 60 s, 1.75 to do
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(4.4, "4 s"), (89, "89 s"), (90, "1.5 min"), (600, "10 min"), (5400, "1.5 h")],
