@@ -93,6 +93,7 @@ class Results(store.ResultsFolder):
         label, predicted, residual; the largest first.
 
         Raises:
+            ConfigError: if the run writes texts.
             RecordError: if no record has this key, several begin so, or the predictions are not
                 those that were saved with the record.
         """
@@ -100,7 +101,13 @@ class Results(store.ResultsFolder):
 
         from peftbench.analysis.errors import RowPredictions
 
-        answers = RowPredictions.from_records(self._records([key]), super().predictions)
+        (record,) = self._records([key])
+        if record.run.task.generation:
+            raise ConfigError(
+                f"{record.run.title} writes texts, which are not right or wrong answers; their "
+                "scores are in predictions(key)['scores']"
+            )
+        answers = RowPredictions.from_records([record], super().predictions)
         columns = {"item": answers.item, "label": answers.label, "predicted": answers.predicted[0]}
         if answers.probability is None:
             made = pd.DataFrame(columns | {"residual": answers.residuals()[0]})

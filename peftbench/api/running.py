@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 from peftbench.api.results import Results
 from peftbench.config import sweep
+from peftbench.core.errors import ConfigError
 from peftbench.core.plan import Plan, RunOptions
 from peftbench.core.run import Run
 from peftbench.core.runtime import RuntimeConfig
@@ -81,7 +82,8 @@ def run(
         what: overrides, or one plan.
         results: the folder.
         configs: as of `plan`.
-        options: of `core.plan.RunOptions`, such as workers=2, save_weights=True, quiet=True.
+        options: of `core.plan.RunOptions`, such as workers=2, save_weights=True, quiet=True;
+            dry_run=True checks everything and trains nothing.
 
     Returns:
         The folder, with the records of these runs and all others there.
@@ -124,12 +126,19 @@ def _done(
     from peftbench.runner import sweep as runner
 
     results = Results(folder)
+    how = RunOptions(**options)
+    if not what:
+        raise ConfigError("name the runs, for example peftbench.run('sweep=quickstart')")
     if len(what) == 1 and isinstance(what[0], Plan):
         planned = what[0]
     else:
         planned = plan(*map(str, what), configs=configs, results=folder)
-    if runner.do_plan(planned, results, RunOptions(**options), train):
+    if not train and not planned.evaluations:
+        raise ConfigError("no suite given; add for example 'suite=noise,calibration'")
+    if runner.do_plan(planned, results, how, train):
         raise KeyboardInterrupt("stopped; finished runs are kept; the same call resumes")
+    if how.dry_run:
+        return results
     if lines := runner.missing(status.sweep_status(planned, results)):
         raise RunsFailed("; ".join(lines), results)
     return results

@@ -19,6 +19,7 @@ from peftbench.core.plan import Plan, RunOptions
 from peftbench.core.text import command, format_duration
 from peftbench.core.tuning import RateChoice
 from peftbench.results.store import ResultsFolder
+from peftbench.runner.only_one import keep_revisions
 from peftbench.runner.progress import note
 
 #: Files of tasks that are written at once.
@@ -71,7 +72,7 @@ def submit(
         scheduler = base.build_scheduler(cluster)
         scheduler.check_config()
     results.check_writable()
-    results.keep_revisions(plan.revisions, plan.renewed)
+    keep_revisions(results, plan)
     store = results.trials() if choices else results
     with alone(results):
         seen = _look(results)

@@ -136,6 +136,10 @@ class Evaluated:
     predictions_sha256: str | None = None
     schema: int = field(default=SCHEMA)
 
+    def of_weights(self, digest: str | None) -> bool:
+        """Whether these weights were evaluated, as far as both are known."""
+        return None in (digest, self.trained_sha256) or digest == self.trained_sha256
+
     @property
     def headline_text(self) -> str:
         """The headline on one line; its figures have different units, so none is in percent."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from peftbench.core.errors import above, at_least, between
 from peftbench.core.evaluation import Evaluation
 from peftbench.core.run import Json, Run
 from peftbench.core.tuning import SearchSpace
@@ -91,3 +92,15 @@ class RunOptions:
     track: tuple[str, ...] = ()
     stage: str | None = None
     follows: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "threads", "gpus_per_run"):
+            if getattr(self, name) is not None:
+                at_least(name, getattr(self, name), 1, whole=True)
+        above("checkpoint_minutes", self.checkpoint_minutes, 0)
+        above("curve_part", self.curve_part, 0)
+        between("curve_part", self.curve_part, 0, 1)
+        # a program may say pack=8 and track="csv,wandb"
+        object.__setattr__(self, "pack", str(self.pack))
+        if isinstance(self.track, str):
+            object.__setattr__(self, "track", tuple(filter(None, self.track.split(","))))

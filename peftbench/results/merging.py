@@ -207,6 +207,11 @@ def _copy(into: ResultsFolder, entry: Entry, runs: list[Entry], done: Merged) ->
         done.left_out.append(f"{entry.key} is in progress ({into.claimed_by(entry.key)})")
         return False
     try:
+        if into not in folders and (there := _arrived(into, made)) and there != made:
+            done.left_out.append(
+                f"{entry.key}  {entry.title}: {into.folder} got another one meanwhile; merge again"
+            )
+            return False
         # what one has lost of its files another may have
         whole = [into.adopt(folder, made) for folder in others]
     except (OtherSchemaError, ClosedFileError) as error:  # what is there may be good work
@@ -222,15 +227,22 @@ def _copy(into: ResultsFolder, entry: Entry, runs: list[Entry], done: Merged) ->
     return into not in folders
 
 
+def _arrived(into: ResultsFolder, made: Record | Evaluated) -> Record | Evaluated | None:
+    """What a folder has got of a record's or an evaluation's key since it was read."""
+    if isinstance(made, Record):
+        return into.load(made.run.key) if into.done(made.run) else None
+    return into.evaluated(made.evaluation.key) if into.done(made.evaluation) else None
+
+
 def _of_kept_weights(
     entry: Entry, runs: list[Entry]
 ) -> tuple[Evaluated, list[ResultsFolder]] | None:
     """The first evaluation of the weights of the record that is kept, or of none."""
     every = [(made, there) for made, there in entry.versions if isinstance(made, Evaluated)]
     of_run = every[0][0].evaluation.run.key
-    kept = [run.versions[0][0] for run in runs if run.key == of_run and run.differs]
-    digests = {None, *(record.trained_sha256 for record in kept if isinstance(record, Record))}
-    return next((one for one in every if not kept or one[0].trained_sha256 in digests), None)
+    kept = [run.versions[0][0] for run in runs if run.key == of_run]
+    digests = [record.trained_sha256 for record in kept if isinstance(record, Record)]
+    return next((one for one in every if all(map(one[0].of_weights, digests))), None)
 
 
 def _merge_revisions(every: list[ResultsFolder], done: Merged) -> None:

@@ -88,10 +88,11 @@ class Forecast:
     def rough(self, run: Run) -> float | None:
         """Seconds of the run where nothing was measured: all cores of this CPU, shipped step times.
 
-        None for a model or an amount of data whose size is not known before.
+        A budget of seconds takes as long on any number of cores, and as many such runs go side by
+        side as there are cores. None for a model or an amount of data of unknown size.
         """
         if run.budget.seconds is not None:
-            return float(run.budget.seconds)
+            return (run.budget.seconds + _ASIDE_SECONDS) / self._cores
         run = self._counted(run)
         passes, size = _passes(run), _relative_size(run.model)
         if passes is None or size is None:

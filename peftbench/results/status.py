@@ -55,8 +55,8 @@ class SweepStatus:
         return replace(self.plan, runs=[*runs], evaluations=evaluations)
 
     def unreadable(self) -> list[str]:
-        """A sentence for each record that is there, but not as it was written."""
-        lines = [f"  unreadable, so made again: {reason}" for reason in self.bad.values()]
+        """A sentence for each record that is there and does not count."""
+        lines = [f"  made again: {reason}" for reason in self.bad.values()]
         return lines + [f"  left out: {reason}" for reason in self.closed.values()]
 
     def refuse_closed(self) -> None:
@@ -152,8 +152,10 @@ class SweepStatus:
             rough = [self.forecast.rough(run) for run in missing]
             guessed = [seconds for seconds in rough if seconds is not None]
             rest = f", {len(rough) - len(guessed)} of them unknown" if None in rough else ""
+            longest = max(run.budget.seconds or 0.0 for run in missing)
+            total = max(longest, sum(guessed) * len(rough) / len(guessed)) if guessed else 0.0
             lines.append(
-                f"roughly {format_duration(sum(guessed) * len(rough) / len(guessed))} on the "
+                f"roughly {format_duration(total)} on the "
                 f"{cores()} cores of this CPU, from shipped step times, as there is no record "
                 f"yet{rest}; a GPU is many times faster"
                 if guessed
@@ -208,8 +210,13 @@ def sweep_status(
     _refuse_other_schemas(results, bad, odd)
     closed = _closed(results, bad, odd)
     evaluated = {one.evaluation.key: one for one in found}
-    done = by_key.keys() | evaluated.keys()
     bad |= odd
+    for key, one in list(evaluated.items()):
+        of = by_key.get(one.evaluation.run.key)
+        if of is not None and not one.of_weights(of.trained_sha256):
+            del evaluated[key]
+            bad[key] = f"the evaluation {key} is of other weights than the record {of.run.key}"
+    done = by_key.keys() | evaluated.keys()
     bad = {key: why for key, why in bad.items() if key in wanted and key not in closed}
     done &= set(wanted)
     failed = {}

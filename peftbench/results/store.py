@@ -416,17 +416,25 @@ class ResultsFolder:
     def done(self, job: Job) -> bool:
         """Whether a job was done by anyone; what is damaged is to be made again.
 
+        So is an evaluation of other weights than those of the record that is here now.
+
         Raises:
             OtherSchemaError: if it was done by an older or newer peftbench.
             ClosedFileError: if its file cannot be read, so that nobody knows.
         """
         try:
-            self.evaluated(job.key) if isinstance(job, Evaluation) else self.load(job.key)
+            if not isinstance(job, Evaluation):
+                self.load(job.key)
+                return True
+            found = self.evaluated(job.key)
         except (OtherSchemaError, ClosedFileError):  # it may be good work
             raise
         except (FileNotFoundError, RecordError):
             return False
-        return True
+        try:
+            return found.of_weights(self.load(job.run.key).trained_sha256)
+        except (FileNotFoundError, RecordError):
+            return True
 
     def fail(self, failure: Failure) -> Failure:
         """Note why a run has no record; counts attempts."""

@@ -4,8 +4,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from peftbench.core.plan import Plan
 from peftbench.results.store import ResultsFolder
 from peftbench.runner.progress import note
+
+#: The claim of who notes commits.
+_REVISIONS = "3" + 12 * "0"
 
 
 @contextmanager
@@ -34,3 +38,15 @@ def only_one(results: ResultsFolder, claim: str, doing: str) -> Iterator[None]:
         yield
     finally:
         results.release(claim)
+
+
+def keep_revisions(results: ResultsFolder, plan: Plan) -> None:
+    """Keep the commits of a plan for later commands.
+
+    Raises:
+        ConfigError: if no claim can be taken.
+        OSError: if the folder cannot be written to.
+    """
+    if plan.revisions:
+        with only_one(results, _REVISIONS, "notes commits in"):
+            results.keep_revisions(plan.revisions, plan.renewed)

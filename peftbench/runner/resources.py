@@ -5,6 +5,7 @@ the same sweep on the same machine must get the same number. One thread for each
 examples a second while there are as many runs as cores; fewer runs share all cores.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,9 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluation, Job
 from peftbench.core.plan import RunOptions
 from peftbench.core.run import Run
+from peftbench.models import safetensors_headers
 from peftbench.runner import packs
+from peftbench.system import hub
 from peftbench.system.hardware import cores, memory
 
 #: Bytes of a worker beside its model: libraries, data, activations.
@@ -50,6 +53,12 @@ def choose_resources(jobs: Sequence[Job], gpus: list[str], options: RunOptions) 
     """
     if gpus and options.gpus_per_run > len(gpus):
         raise ConfigError(f"--gpus-per-run {options.gpus_per_run}: there are {len(gpus)} GPUs here")
+    fit = len(gpus) // options.gpus_per_run
+    if gpus and options.gpus_per_run > 1 and (options.workers or 0) > fit:
+        raise ConfigError(
+            f"--workers {options.workers} --gpus-per-run {options.gpus_per_run}: {len(gpus)} GPUs "
+            f"are enough for {fit}; leave --workers out"
+        )
     calibrated = sum(isinstance(job, Run) and job.budget.calibrated for job in jobs)
     if calibrated and options.gpus_per_run > 1:  # one of its processes would measure alone
         raise ConfigError(
@@ -99,7 +108,11 @@ def choose_workers(
 
 
 def weight_bytes(run: Run) -> int:
-    """Estimate the bytes of a model's weights in fp32 from the shape in its yaml."""
+    """Bytes of a model's weights in fp32, of a checkpoint that is at hand or of a shape."""
+    folder = hub.at_hand(run.model)
+    if folder is not None:
+        tensors = safetensors_headers.read_headers(folder).values()
+        return 4 * sum(math.prod(tensor.shape) for tensor in tensors)
     shape = run.model.shape
     width, blocks = shape.get("hidden_size", 768), shape.get("num_hidden_layers", 12)
     return int(4 * (12 * blocks * width**2 + shape.get("vocab_size", 30522) * width))

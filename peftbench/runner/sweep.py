@@ -20,6 +20,7 @@ from peftbench.results import in_flight, status
 from peftbench.results.runtime_estimates import Forecast
 from peftbench.results.store import ResultsFolder
 from peftbench.runner import packs, prefetch
+from peftbench.runner.only_one import keep_revisions
 from peftbench.runner.progress import Display, note
 from peftbench.runner.resources import Resources, choose_resources
 from peftbench.runner.tracking import Tracking, check_trackers
@@ -109,11 +110,17 @@ def _todo(
     results.check_writable()
     before = status.sweep_status(plan, results)
     before.refuse_closed()
-    results.keep_revisions(plan.revisions, plan.renewed)
+    keep_revisions(results, plan)
     if not train:
         _check_trained(before)
     todo = select_jobs(before, is_retried)
     check_weights(todo, before, results)
+    if train and options.save_weights and (bare := _without_weights(before, results)):
+        note(
+            f"without saved weights: {count_of(len(bare), 'finished run')} ({_some(bare)}); "
+            "nothing is trained twice: to have their weights, remove them first "
+            "(`peftbench rm KEY --yes`)"
+        )
     if options.quiet or options.stage:
         if before.bad:
             note("\n".join(before.unreadable()))
@@ -263,16 +270,23 @@ def _check_trained(before: status.SweepStatus) -> None:
 
 def check_weights(todo: Todo, before: status.SweepStatus, results: ResultsFolder) -> None:
     """Refuse evaluations of finished runs whose weights are gone, before anything is done."""
-    done = {e.run for e in of_weights(todo.evaluations) if e.run.key in before.done}
-    gone = {run for run in done if not results.kept(run.key)}
-    if gone:
-        keys = sorted(run.key for run in gone)
-        some = ", ".join(keys[:4]) + ", …" * (len(keys) > 4)
+    asked = {e.run.key for e in of_weights(todo.evaluations)}
+    if gone := [key for key in _without_weights(before, results) if key in asked]:
         raise ConfigError(
-            f"{len(gone)} finished runs have no saved weights ({some}); remove them with "
+            f"{len(gone)} finished runs have no saved weights ({_some(gone)}); remove them with "
             "`peftbench rm KEY --yes`, then `peftbench run` with the same overrides trains them "
             "again and keeps the weights"
         )
+
+
+def _without_weights(before: status.SweepStatus, results: ResultsFolder) -> list[str]:
+    """Keys of the finished runs of a plan whose weights are not in the folder."""
+    done = {run.key for run in before.plan.runs if run.key in before.done}
+    return sorted(key for key in done if not results.kept(key))
+
+
+def _some(keys: list[str]) -> str:
+    return ", ".join(keys[:4]) + ", …" * (len(keys) > 4)
 
 
 def of_weights(evaluations: Iterable[Evaluation]) -> list[Evaluation]:

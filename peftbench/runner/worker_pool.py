@@ -11,6 +11,7 @@ import selectors
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -93,7 +94,9 @@ class WorkerPool:
         self._workers: dict[int, _Worker] = {}
         self._asked_to_stop = False
         self._halted = halted or (lambda: self._asked_to_stop)
-        names = () if halted else STOPS
+        # only the main thread of a program may listen to signals
+        listens = halted is None and threading.current_thread() is threading.main_thread()
+        names = STOPS if listens else ()
         self._before = {name: signal.signal(name, self._ask_to_stop) for name in names}
         try:
             for number in range(workers):

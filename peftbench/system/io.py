@@ -318,8 +318,9 @@ def packed(arrays: "dict[str, np.ndarray]") -> bytes:
         for name, array in arrays.items():
             member = zipfile.ZipInfo(f"{name}.npy")  # its time is 1980, whenever it is written
             member.compress_type = zipfile.ZIP_LZMA
-            with archive.open(member, "w") as file:
-                np.lib.format.write_array(file, array, allow_pickle=False)
+            whole = io.BytesIO()
+            np.lib.format.write_array(whole, array, allow_pickle=False)
+            archive.writestr(member, whole.getvalue())
     return buffer.getvalue()
 
 

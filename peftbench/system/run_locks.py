@@ -200,6 +200,7 @@ class Claims:
             return False
         try:
             os.write(file, json.dumps(me.to_json()).encode())
+            os.fsync(file)  # NFS tells of a full disk no earlier
             io.share(mine)
         except OSError:  # a full disk: a claim that names nobody would stay
             mine.unlink()

@@ -8,6 +8,7 @@ becomes as many steps as fit by the same figures.
 
 import json
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 
@@ -18,6 +19,7 @@ from peftbench.core.run import Json, Record, Run, canonical, key_of_text
 from peftbench.results.store import ResultsFolder
 from peftbench.training import measurement
 from peftbench.training.precision import resolve_precision
+from peftbench.training.session import TrainingInterrupted
 
 STEPS = 12
 
@@ -85,6 +87,7 @@ def known(
     results: ResultsFolder | None,
     alone: Callable[[Run], Record],
     trial: bool = False,
+    stop: Callable[[], bool] = lambda: False,
 ) -> CostModel:
     """The calibration of a run's configuration, measured now unless it is kept.
 
@@ -94,6 +97,10 @@ def known(
         results: whose cache keeps it; None measures again.
         alone: executes a run alone.
         trial: whether it does so as a trial.
+        stop: asked whether to leave while another process measures it.
+
+    Raises:
+        TrainingInterrupted: after `stop`.
     """
     here = measurement.environment(device)
     where = [here[name] for name in ("device", "threads", "deterministic", "libraries", "commit")]
@@ -103,7 +110,16 @@ def known(
     if results is None:
         return _measured(run, name, alone, trial)
     path = results.cache(f"calibration-{name}.json")
+    told = False
     while not results.claim(name):  # another worker is at it, and both are to name the same
+        if stop():
+            raise TrainingInterrupted("stopped while another process measured its speed")
+        if not told:  # a claim that nobody holds any more may have to be removed by hand
+            told = True
+            warnings.warn(
+                f"waits while another process measures its speed: {results.claimed_by(name)}",
+                stacklevel=2,
+            )
         time.sleep(0.2)
     try:
         if path.exists():

@@ -148,6 +148,7 @@ def execute(
             results,
             lambda short: execute(short, setting, warm=warm, stop=stop).record,
             setting.trial,
+            stop,
         )
         job = replace(job, steps=measured.steps(run))
     return loop.run_alone(requests_of(job))

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from records import predictions, record, runs
 
 import peftbench
+from peftbench.results.store import ResultsFolder
 
 FOLDER = Path("results/tuned/doering2024")
 
@@ -54,6 +56,14 @@ def test_errors_put_the_surest_wrong_answers_first(results):
     assert np.array_equal(results.predictions(record.run.key[:8])["scores"], scores)
     place = int(wrong["item"].iloc[0])
     assert wrong["predicted"].iloc[0] == scores[place].argmax()
+
+
+def test_texts_have_no_errors(tmp_path):
+    """Their scores were taken for those of classes."""
+    words = ("task=socialqa", "prompt=generate", "model=smollm2_135m", "method=lora")
+    made = ResultsFolder(tmp_path).save(record(runs(*words)[0]), predictions())
+    with pytest.raises(peftbench.ConfigError, match="writes texts, which are not right or wrong"):
+        peftbench.Results(tmp_path).errors(made.run.key)
 
 
 def test_errors_of_values_are_residuals(results):

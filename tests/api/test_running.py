@@ -1,9 +1,12 @@
 """Planning, training and evaluating from a program."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import tiny
 
 import peftbench
+from peftbench.core.plan import RunOptions
 
 WORDS = ("model=tiny", "method=bitfit", "budget=steps", "budget.steps=3", "train.num_evals=1")
 
@@ -29,6 +32,29 @@ def test_a_sweep_is_trained_into_a_folder_and_runs_that_fail_raise_with_their_re
     assert results.frame("run.train.lr")["run.train.lr"].tolist() == [1e-3]
 
 
+def test_a_dry_run_checks_and_returns_the_folder_as_it_is(tmp_path):
+    words = [*tiny.own_task(tmp_path), *WORDS]
+    results = peftbench.run(*words, results=tmp_path / "made", dry_run=True, quiet=True)
+    assert results.keys() == []
+    with pytest.raises(peftbench.ConfigError, match=r"train\.lr"):
+        peftbench.run(*words, "train.lr=-1", results=tmp_path / "made", dry_run=True)
+
+
+def test_a_program_trains_in_any_of_its_threads(tmp_path):
+    """Only the main thread may listen to signals."""
+    words = [*tiny.own_task(tmp_path), *WORDS]
+    with ThreadPoolExecutor(1) as aside:
+        made = aside.submit(peftbench.run, *words, results=tmp_path / "made", quiet=True).result()
+    assert len(made.keys()) == 1
+
+
+def test_what_the_commands_refuse_is_refused_to_programs(tmp_path):
+    with pytest.raises(peftbench.ConfigError, match=r"peftbench.run\('sweep=quickstart'\)"):
+        peftbench.run(results=tmp_path)
+    with pytest.raises(peftbench.ConfigError, match="no suite given"):
+        peftbench.evaluate(*WORDS, results=tmp_path)
+
+
 def test_evaluate_wants_records(tmp_path):
     words = [*tiny.own_task(tmp_path), *WORDS, "suite=noise"]
     with pytest.raises(peftbench.ConfigError, match="1 of 1 runs have no record"):
@@ -38,3 +64,24 @@ def test_evaluate_wants_records(tmp_path):
 def test_an_option_that_is_none_is_refused(tmp_path):
     with pytest.raises(TypeError, match="worker"):
         peftbench.run(*WORDS, results=tmp_path, worker=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("workers", 0),
+        ("threads", 1.5),
+        ("gpus_per_run", 0),
+        ("curve_part", 0),
+        ("curve_part", 2),
+        ("checkpoint_minutes", 0),
+    ],
+)
+def test_values_of_options_are_those_of_the_command(name, value, tmp_path):
+    with pytest.raises(peftbench.ConfigError, match=f"^{name} must be .*, got {value}$"):
+        peftbench.run(*WORDS, results=tmp_path, **{name: value})
+
+
+def test_options_may_be_given_as_a_program_has_them():
+    given = RunOptions(pack=8, track="csv,wandb")
+    assert (given.pack, given.track) == ("8", ("csv", "wandb"))

@@ -7,9 +7,11 @@ import pytest
 import records
 import suite_records
 
+from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.tuning import Choice, Trial, subject
 from peftbench.results import choices, merging
+from peftbench.results.status import sweep_status
 from peftbench.results.store import ResultsFolder
 
 WORDS = ("method=lora,bitfit", "seed=0,1")
@@ -174,6 +176,45 @@ def test_predictions_of_another_training_are_replaced_or_noted(two, tmp_path):
     assert len(into.predictions(into.load(shared.key))["label"]) == 5
     assert into.weights(into.load(shared.key)) == b"weights of " + shared.key.encode()
     assert [lost.key in line and "without predictions" in line for line in done.notes] == [True]
+
+
+def test_a_record_that_arrives_meanwhile_keeps_its_predictions(two, tmp_path, monkeypatch):
+    """A sweep may train into the folder that others are merged into."""
+    into = ResultsFolder(tmp_path / "all")
+    run = records.runs(*WORDS)[0]
+    claim = ResultsFolder.claim
+
+    def late(self, key):
+        if key == run.key and not self.has(key):
+            self.save(records.record(run, 0.5), records.predictions(), b"its own weights")
+        return claim(self, key)
+
+    monkeypatch.setattr(ResultsFolder, "claim", late)
+    done = merging.merge(two, into)
+    told = f"{run.key}  {run.title}: {into.folder} got another one meanwhile; merge again"
+    assert done.left_out == [told]
+    made = into.load(run.key)
+    assert (made.score, into.weights(made)) == (0.5, b"its own weights")
+
+
+def test_an_evaluation_of_other_weights_than_the_record_is_made_again(two, tmp_path):
+    """The record was torn and trained again, on a device that gives other weights."""
+    _, b = two
+    run = records.runs(*WORDS)[3]
+    (key,) = b.evaluations()
+    found = replace(b.evaluated(key), trained_sha256=b.load(run.key).trained_sha256)
+    found = b.save_evaluated(found, {})
+    planned = plan(*records.tiny(*WORDS), "suite=noise")
+    assert b.done(found.evaluation)
+    assert key in sweep_status(planned, b).done
+    b.save(records.record(run, 0.75), records.predictions(), b"other weights")
+    assert not b.done(found.evaluation)
+    now = sweep_status(planned, b)
+    assert key not in now.done
+    line = f"  made again: the evaluation {key} is of other weights than the record {run.key}"
+    assert now.unreadable() == [line]
+    done = merging.merge([b], ResultsFolder(tmp_path / "all"))
+    assert [text.startswith(f"{key}  noise of") for text in done.left_out] == [True]
 
 
 def test_a_run_in_progress_is_left_as_it_is(two, tmp_path, monkeypatch):

@@ -91,3 +91,15 @@ def test_rows_of_a_users_own_file_are_known_when_it_is_planned(tmp_path, monkeyp
     assert seconds == pytest.approx(expected, rel=0.02)
     assert Forecast([]).rough(found.runs[0]) is None
     assert sweep_status(found, ResultsFolder(tmp_path)).summary().count("roughly") == 1
+
+
+def test_runs_of_a_budget_in_seconds_go_side_by_side(tmp_path, monkeypatch):
+    monkeypatch.setattr(runtime_estimates, "cores", lambda: 16)
+    words = ("budget=seconds", "budget.seconds=60", "train.lr=1e-3")
+
+    def told(*seeds):
+        given = plan("method=lora", "task=mrpc", *words, *seeds)
+        return sweep_status(given, ResultsFolder(tmp_path)).summary().splitlines()[-1]
+
+    assert "roughly 78 s" in told("seed=range(0,20)")  # 20 of 62 s on 16 cores
+    assert "roughly 60 s" in told("seed=0")  # alone it takes no less

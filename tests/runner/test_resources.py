@@ -1,8 +1,11 @@
 """Workers and threads of a sweep: the rule, in numbers."""
 
 import pytest
-from records import runs
+from checkpoints import checkpoint
+from records import predictions, record, runs, tiny
+from safetensors import safe_open
 
+from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
 from peftbench.core.plan import RunOptions
 from peftbench.results.runtime_estimates import Forecast
@@ -94,6 +97,25 @@ def test_gpus_have_a_worker_each(machine):
     assert resources.choose_workers(64, gpus, 0, workers=8, threads=2) == (8, 2)
 
 
+def test_workers_have_as_many_gpus_as_their_runs_have_processes(machine):
+    machine(8)
+    jobs = runs("method=lora,bitfit")
+    three = ["0", "1", "2"]
+    assert resources.choose_resources(jobs, three, RunOptions(gpus_per_run=2)).workers == 1
+    told = r"--workers 2 --gpus-per-run 2: 3 GPUs are enough for 1; leave --workers out"
+    with pytest.raises(ConfigError, match=told):
+        resources.choose_resources(jobs, three, RunOptions(workers=2, gpus_per_run=2))
+
+
+def test_weights_of_a_checkpoint_are_counted(tmp_path):
+    """It was taken for a BERT-base, whatever its size was."""
+    folder = checkpoint(tmp_path / "own", whole=True)
+    (run,) = runs("model=auto", f"model.checkpoint={folder}", "method=bitfit")
+    with safe_open(folder / "model.safetensors", "np") as tensors:
+        count = sum(tensors.get_tensor(name).size for name in tensors.keys())  # noqa: SIM118
+    assert resources.weight_bytes(run) == 4 * count
+
+
 def test_weights_of_the_full_size_are_estimated_within_a_tenth():
     (run,) = runs("model=minilm", "method=bitfit")
     assert resources.weight_bytes(run) == pytest.approx(4 * 22_713_216, rel=0.1)
@@ -117,3 +139,11 @@ def test_a_sweep_names_the_kind_of_gpu_that_it_does_not_use(
     sweep._print_resources(used, todo, ResultsFolder(tmp_path), RunOptions(**options))
     said = "note: torch has ROCm here, which is not used: only NVIDIA's GPUs are\n"
     assert (said in capsys.readouterr().err) is told
+
+
+def test_weights_that_finished_runs_do_not_have_are_named(tmp_path, capsys):
+    results, planned = ResultsFolder(tmp_path), plan(*tiny("method=lora"))
+    results.save(record(planned.runs[0]), predictions())
+    sweep.do_plan(planned, results, RunOptions(save_weights=True, quiet=True), train=True)
+    told = f"without saved weights: 1 finished run ({planned.runs[0].key}); nothing is trained"
+    assert told in capsys.readouterr().err

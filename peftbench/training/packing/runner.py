@@ -66,7 +66,7 @@ def train(
                 yield run, error
         return
     try:
-        cost = cost_model.known(runs[0], device, results, alone, setting.trial)
+        cost = cost_model.known(runs[0], device, results, alone, setting.trial, stop)
     except Exception as error:  # what it fails of, they all would
         yield from ((run, error) for run in runs if enter(run))
         return
