@@ -98,6 +98,8 @@ def _hinders(here: dict[Row, PivotCell], whole: dict[Row, PivotCell]) -> str | N
     partly = [cell for row, cell in here.items() if row not in whole]
     if any(_mean(cell) > highest for cell in partly if any(v is not None for v in cell.values)):
         return "the highest is undefined for some seeds"
+    if max(whole.values(), key=_mean).diverged:
+        return "seeds of the highest diverged"
     if any(len(cell.seeds) < 2 for cell in whole.values()):
         return "rows of one seed"
     return None

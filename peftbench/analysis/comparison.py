@@ -230,8 +230,9 @@ def compare(
 ) -> tuple[list[PairedComparison], list[str]]:
     """Compare each row of the score table with a baseline, task by task and size by size.
 
-    Only rows of the baseline's own budget are compared with it: of the rows of the baseline's
-    method the one that trained on most examples.
+    Only rows of the baseline's own budget and precision are compared with it, and where the budget
+    is in seconds only those of its machine. Of the rows of the baseline's method it is the one that
+    trained on most examples.
 
     Args:
         records: of any tasks.
@@ -267,8 +268,8 @@ def compare(
         here = {row: found[row] for row in by_row if row in found}
         base = _baseline(here, labels, against)
         if base is not None:
-            budget = _budget(here[base])
-            here = {row: seeds for row, seeds in here.items() if _budget(seeds) == budget}
+            same = _conditions(here[base])
+            here = {row: seeds for row, seeds in here.items() if _conditions(seeds) == same}
             task, metric = grouping.title(one, dict(parts)), members[0].run.task.metrics[0]
             made = _pairs(here, base, labels, resamples, metric)
             pairs += [replace(pair, task=task, sized=one, margin=margin) for pair in made]
@@ -302,8 +303,10 @@ def family(
 Seeds = dict[int, Record]  # of a row, by seed
 
 
-def _budget(seeds: Seeds) -> str:
-    return canonical(next(iter(seeds.values())).run.budget)
+def _conditions(seeds: Seeds) -> str:
+    """What rows share that are compared: the budget, the precision, of seconds the machine too."""
+    first = next(iter(seeds.values()))
+    return canonical([first.run.budget, grouping.made_with(first)])
 
 
 def _examples(seeds: Seeds) -> float:
@@ -318,9 +321,9 @@ def _baseline(
     method = against or next(iter(here))[0]  # rows with most trained parameters come first
     named = [row for row in here if labels[row] == method]
     found = named or [row for row in here if row[0] == method]
-    if len({_budget(here[row]) for row in found}) > 1:
-        longest = _budget(here[max(found, key=lambda row: _examples(here[row]))])
-        found = [row for row in found if _budget(here[row]) == longest]
+    if len({_conditions(here[row]) for row in found}) > 1:
+        longest = _conditions(here[max(found, key=lambda row: _examples(here[row]))])
+        found = [row for row in found if _conditions(here[row]) == longest]
     if len(found) > 1 and against is not None:
         names = ", ".join(repr(labels[row]) for row in found)
         raise ConfigError(f"--against {against} means {len(found)} rows; use one of {names}")

@@ -54,6 +54,7 @@ _COLLAPSED = {
         "Collapsed runs (one class predicted for all examples) count with the majority-class score."
     ),
     "regression": f"Collapsed runs ({_FLAT}) count with a correlation of 0.",
+    "generation": "Collapsed runs (one text for all examples) count with the score of that text.",
 }
 
 #: Below figures and tables of scores of any kind of task.

@@ -108,9 +108,9 @@ def _draw(
 
 
 def share_of_draws_won(drawn: Floats) -> list[float]:
-    """How often each row has the highest of (rows, draws)."""
-    counts = np.bincount(drawn.argmax(axis=0), minlength=len(drawn))
-    return [float(count) / drawn.shape[1] for count in counts]
+    """How often each row has the highest of (rows, draws); rows that tie share a draw."""
+    highest = drawn == drawn.max(axis=0)
+    return [float(share) for share in (highest / highest.sum(axis=0)).mean(axis=1)]
 
 
 def above(drawn: Floats, constant: float) -> list[bool]:

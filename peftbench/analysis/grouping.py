@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from peftbench.analysis import costs
 from peftbench.core.configs import TaskConfig
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import ROLES, Json, Record, Run, canonical, identity, leaves
@@ -14,7 +15,7 @@ T = TypeVar("T")
 
 #: What a method does not choose: where it differs, rows of two methods say so as well.
 _SHARED = (
-    *("model", "protocol", "precision", "loss_revision", "task."),
+    *("model", "protocol", "precision", "machine", "loss_revision", "task."),
     *("prompt", "augmentation", "suite"),
 )
 
@@ -94,8 +95,16 @@ def of_records(records: list[Record]) -> tuple[dict[Row, list[Record]], list[str
         lambda r: r.run,
         sized,
         lambda r: r.parameters["trained"],
-        lambda r: {"precision": r.environment.get("precision")},
+        made_with,
     )
+
+
+def made_with(record: Record) -> Json:
+    """What a run was made with that its score depends on: so many seconds buy more elsewhere."""
+    told: Json = {"precision": record.environment.get("precision")}
+    if record.run.budget.seconds is not None:
+        told["machine"] = costs.called(costs.machine(record))
+    return told
 
 
 def sized(record: Record) -> tuple[str, int]:

@@ -87,15 +87,21 @@ def scored(claim: Claim, one: Found, told: Resampled) -> ClaimEvidence:
     cell = replace(cell, of=of.get(claim.kind, "") + told.metric)
     if why := cell.why or _not_learned(claim, runs):
         return replace(cell, why=why)
-    if all(record.collapsed for side in runs for record in side):
-        where = ", on both sides" if len(runs) > 1 else ", which is no spread"
-        return replace(cell, why=f"undefined: all runs collapsed{where}")
+    if means and all(record.collapsed for side in runs for record in side):
+        return replace(cell, why="undefined: all runs collapsed, on both sides")
     if not means:
         spreads = [_defined(told, side) for side in runs]
         if claim.kind == "stable_from":
-            return _stable(cell, spreads[0], claim.bound)
-        apart = sum(float(np.var(np.abs(side - np.median(side)))) for side in spreads)
-        return _decided(claim, cell, significance.steadier(*spreads), 0.0, apart)
+            cell = _stable(cell, spreads[0], claim.bound)
+            steady = runs[0] if cell.toward else []
+        else:
+            apart = sum(float(np.var(np.abs(side - np.median(side)))) for side in spreads)
+            cell = _decided(claim, cell, significance.steadier(*spreads), 0.0, apart)
+            steady = runs[0] if cell.toward else runs[1]
+        if cell.p is not None and steady and 2 * _collapsed(steady) >= len(steady):
+            why = f"{_collapsed(steady)} of {len(steady)} runs collapsed, which is not steadiness"
+            return replace(cell, p=None, needed=None, why=f"undefined: {why}")
+        return cell
     scores = [told.whole[side] for side in sides]
     if bad := sum(int(np.sum(~np.isfinite(side))) for side in scores):
         return replace(cell, why=f"undefined: {bad} of {2 * len(common)} runs have no score")
@@ -105,6 +111,10 @@ def scored(claim: Claim, one: Found, told: Resampled) -> ClaimEvidence:
         return replace(cell, why="undefined on many resamples of the examples")
     drawn = (told.drawn[:, sides[0]] - told.drawn[:, sides[1]]).mean(axis=1)
     return _decided(claim, cell, effect, float(np.nanvar(drawn)), _variance(scores[0] - scores[1]))
+
+
+def _collapsed(records: list[Record]) -> int:
+    return sum(record.collapsed for record in records)
 
 
 def _defined(told: Resampled, records: list[Record]) -> significance.Floats:

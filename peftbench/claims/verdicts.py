@@ -182,21 +182,29 @@ def _undefined(claim: Claim, cell: ClaimEvidence, one: Found, choices: TunedRate
 
 
 def _lacking(claim: Claim, found: list[tuple[ClaimEvidence, Found]]) -> str:
-    """What the claim speaks of and the records do not have; sizes and budgets of every task."""
-    by_task: dict[str, list[ClaimEvidence]] = {}
-    for cell, _ in found:
-        by_task.setdefault(cell.task, []).append(cell)
+    """What the claim speaks of and the records do not have.
+
+    Tasks of every pair of rows, or of all where some pair is enough; sizes and budgets of every
+    task.
+    """
+    by_pair: dict[str, dict[str, list[ClaimEvidence]]] = {}
+    for cell, one in found:
+        pair = "" if claim.needs == "some" else canonical([side.conditions for side in one.sides])
+        by_pair.setdefault(pair, {}).setdefault(cell.task, []).append(cell)
+    places = [cells for by_task in by_pair.values() for cells in by_task.values()]
     there = {
-        "tasks": len(by_task),
-        "sizes": min(len({cell.size for cell in here}) for here in by_task.values()),
-        "budgets": min(len({cell.budget for cell in here}) for here in by_task.values()),
+        "tasks": min(len(by_task) for by_task in by_pair.values()),
+        "sizes": min(len({cell.size for cell in cells}) for cells in places),
+        "budgets": min(len({cell.budget for cell in cells}) for cells in places),
     }
+    each = " of each pair of rows" * (len(by_pair) > 1)
     short = [
-        f"{there[key]} of {least} {key}" for key, least in claim.least.items() if there[key] < least
+        f"{there[key]} of {least} {key}{each}"
+        for key, least in claim.least.items()
+        if there[key] < least
     ]
-    pairs = {canonical([side.conditions for side in one.sides]) for _, one in found}
-    if claim.needs != "some" and len(pairs) < len(claim.pairs):
-        short.append(f"{len(pairs)} of {len(claim.pairs)} pairs of rows")
+    if claim.needs != "some" and len(by_pair) < len(claim.pairs):
+        short.append(f"{len(by_pair)} of {len(claim.pairs)} pairs of rows")
     return ", ".join(short)
 
 

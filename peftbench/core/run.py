@@ -108,7 +108,9 @@ def flattened(node: Json) -> Json:
 
 
 def identity(value: Any) -> Any:
-    """A node without what cannot change a score, `ASIDE`."""
+    """A node, or a config, without what cannot change a score, `ASIDE`."""
+    if isinstance(value, Config):
+        value = value.json
     if isinstance(value, Mapping):
         return {name: identity(inner) for name, inner in value.items() if name not in ASIDE}
     return value

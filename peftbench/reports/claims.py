@@ -155,7 +155,8 @@ _VERDICTS = (
     "with one testable setting of three is still corrected for three. A learning rate that was not"
     " chosen on the setting's task (among three or more, on a selection split, in this folder or "
     "the folder `tuning` beside it; at any size) decides nothing about a method: rate not chosen "
-    "here. A better rate can only raise a score, so the method that is behind has to have a chosen"
+    "here. Claims about one published rate, or one rate on both sides, say so in their reading. "
+    "A better rate can only raise a score, so the method that is behind has to have a chosen"
     " one. One seed decides nothing. Deciding setting: that which supports the claim least (where "
     "one setting is enough, most): effect in points, 95 % interval, seeds × examples. Every claim "
     "is a family of its own: of many true ones, one in twenty may be called contradicted."
@@ -268,11 +269,12 @@ _NOTE = (
     + ". Deviation: mean absolute deviation of seeds from their median, against less row, "
     f"Brown and Forsythe's test, from {SEEDS['steadier']} seeds on; standard deviation: interval "
     f"by chi-square, as if seeds were normal, from {SEEDS['stable_from']} seeds on. In spreads an "
-    "undefined score, of a constant prediction, is that of the trivial one; where all runs "
-    "collapsed there is no spread. Threshold: the claim says more than "
-    f"that (a standard deviation: less). Decided by p below {100 * ALPHA:g} % on either side. Seeds"
-    " needed: how many would find such an effect four times in five, before correction, if it is "
-    "as it was found; rough, since where 8 are right, three seeds say anything from 3 to over 100."
+    "undefined score, of a constant prediction, is that of the trivial one; a row of which "
+    "half of the runs collapsed, or more, is not called steady. Threshold: the claim says more "
+    f"than that (a standard deviation: less). Decided by p below {100 * ALPHA:g} % on either side. "
+    "Seeds needed: how many would find such an effect four times in five, before correction, if it "
+    "is as it was found; rough, since where 8 are right, three seeds say anything from 3 to over "
+    "100."
 )
 
 

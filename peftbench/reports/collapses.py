@@ -45,7 +45,7 @@ def collapses_table(records: list[Record], tested: list[Record], load: Load) -> 
             known = [
                 failures.collapse(found["scores"], found["label"])
                 for record in gone
-                if record.run.key in readable
+                if record.run.key in readable and not record.run.task.generation
                 for found in [load(record)]
             ]
             kinds = Counter(one.kind for one in known)
@@ -79,5 +79,5 @@ _NOTE = (
     f"seeds. Constant output: the spread is below {failures.DEAD:g}, the output is the same for "
     "every text. AUC at chance: it is not above 0.5 (Mann-Whitney, one-sided, 5 %). AUC above "
     "chance: the run has learnt something and no example has crossed the threshold yet. Where "
-    "predictions cannot be read, the kind is not known (–)."
+    "predictions cannot be read, or are texts, the kind is not known (–)."
 )

@@ -47,7 +47,7 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
     made = []
     for names, part in _parts(found, trained):
         metric = part.task.metrics[0]
-        if _is_sequence(names):
+        if _is_sequence(part):
             title, note, what = f"Continual: {', then '.join(names)}", _TASKS, "tasks"
             shown = [*(f"{name} in the end" for name in names), f"{names[0]} alone"]
         else:
@@ -70,7 +70,7 @@ def plot_continual(
     found: list[Evaluated], trained: dict[str, int], palette: Palette
 ) -> list[Figure]:
     """A panel for each task, size and division; sequences of tasks have a table only."""
-    parts = [(names, part) for names, part in _parts(found, trained) if not _is_sequence(names)]
+    parts = [(names, part) for names, part in _parts(found, trained) if not _is_sequence(part)]
     panels = []
     for names, part in parts:
         seen = _so_far(names)
@@ -106,8 +106,9 @@ def _parts(
     ]
 
 
-def _is_sequence(names: tuple[str, ...]) -> bool:
-    return not names[0].isdigit()
+def _is_sequence(part: TableSection) -> bool:
+    """Whether rounds are tasks, whose names may be digits, and not chunks of one."""
+    return next(iter(part.rows.values()))[0].findings["validation"] is None
 
 
 def _so_far(chunks: tuple[str, ...]) -> list[int]:

@@ -196,7 +196,7 @@ def errors_tables(
         key, equals, value = condition.partition("=")
         if not (key and equals and value):
             raise ConfigError(f"{condition}: write task=NAME, method=NAME and the like")
-        given[key] = value.split(",")
+        given[key] = [value] if key == "data.root" else value.split(",")
     (root,) = given.pop("data.root", [options.root])
     root = root or offline_folder.data_root() or os.environ.get("PEFTBENCH_DATA")
     records, _ = selection.of_records(results, records, [], where)

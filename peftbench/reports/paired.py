@@ -90,9 +90,10 @@ def format_points(value: float) -> str:
 
 
 _NOTE = (
-    "Points of the task's first metric (hundredths). Rows of one task, size and budget are a "
-    "family, compared with the row of the baseline's method that trained longest; their intervals "
-    "hold together with 95 % (Bonferroni), so that better and worse are intervals without 0, and "
+    "Points of the task's first metric (hundredths). Rows of one task, size, budget and precision "
+    "(and machine, where the budget is in seconds) are a family, compared with the row of the "
+    "baseline's method that trained longest; their intervals hold together with 95 % "
+    "(Bonferroni), so that better and worse are intervals without 0, and "
     "corrected p below 0.05. Not worse: else, if the interval ends above a loss of {margin}; a "
     "loss beyond its lower end is excluded. "
     f"From {DRAWS:,} resamples of the examples, the same for both sides, and of seeds by Student's "

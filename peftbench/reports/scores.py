@@ -72,15 +72,19 @@ def scores(
         tuned: those with a learning rate that was chosen, which are marked.
         diverged: runs without a record, which are counted.
     """
-    table = _table("Scores", records, lambda names: names[:1], tuned, diverged)
+    table = _table("Scores", records, _primary, tuned, diverged)
     if not pairs:
         return table
-    reach: dict[grouping.Sized, list[float]] = {}
+    reach: dict[Column, list[float]] = {}
     for pair in pairs:
         if pair.effect is not None and pair.effect.detectable == pair.effect.detectable:
-            reach.setdefault(pair.sized, []).append(100 * pair.effect.detectable)
-    columns = sorted({grouping.sized(record) for record in records})
-    cells = [f"{statistics.median(reach[one]):.1f}" if one in reach else "–" for one in columns]
+            task, size = pair.sized
+            column = (task, pair.metric, int(size))
+            reach.setdefault(column, []).append(100 * pair.effect.detectable)
+    cells = [
+        f"{statistics.median(reach[one]):.1f}" if one in reach else "–"
+        for one in _columns(records, _primary)
+    ]
     line = [convention.DETECTABLE, *[""] * (table.labels - 1), *cells]
     against = " or ".join(sorted({pair.against for pair in pairs}))
     note = (
@@ -202,6 +206,20 @@ _UNITS: dict[str, Callable[[list[Record]], str]] = {
 }
 
 
+def _primary(names: list[str]) -> list[str]:
+    return names[:1]
+
+
+def _columns(records: list[Record], pick: Callable[[list[str]], list[str]]) -> list[Column]:
+    """Task, metric and size of the columns that records have, each for some of its metrics."""
+    found = {
+        (record.run.task.name, metric, record.work["train_size"])
+        for record in records
+        for metric in pick(list(record.metrics))
+    }
+    return sorted(found, key=lambda column: (column[0], column[2], column[1]))
+
+
 def _table(
     title: str,
     records: list[Record],
@@ -210,14 +228,7 @@ def _table(
     diverged: Diverged,
 ) -> Table:
     grouped, split = grouping.of_records(records)
-    columns: list[Column] = sorted(
-        {
-            (record.run.task.name, metric, record.work["train_size"])
-            for record in records
-            for metric in pick(list(record.metrics))
-        },
-        key=lambda column: (column[0], column[2], column[1]),
-    )
+    columns = _columns(records, pick)
     sized = sorted({grouping.sized(record) for record in records})
     heads = [f"{grouping.title((name, size), sized)} {metric}" for name, metric, size in columns]
     baseline = [convention.BASELINE, *[""] * len(split)]

@@ -47,7 +47,7 @@ def spending_table(
             for row, members in by_row.items()
         }
         every = {row: here for row, here in every.items() if here}
-        goal = _reference(next(iter(every.values())))  # rows that train most come first
+        reference = _reference(next(iter(every.values())))  # rows that train most come first
         for machine in machines:
             cells = {
                 row: [record for record in members if costs.machine(record) == machine]
@@ -57,7 +57,7 @@ def spending_table(
             title = f"{task[0]} {task[1]:,}"
             if len(machines) > 1:
                 title += f", {costs.called(machine, machines)}"
-            lines += _lines(title, cells, goal, prices, tuned)
+            lines += _lines(title, cells, reference, prices, tuned)
     paid = [prices.currency or ""] if prices.known() else []
     reach = [f"s to {100 * part:.0f} % of reference" for part in NEAR]
     columns = [
@@ -90,9 +90,10 @@ def spending_table(
 
 _NOTE = (
     "Train s: mean training seconds. Saved MB: trained weights and head in fp32. S to 95 % of "
-    "reference: training seconds until the curve first reaches that part of the score of the "
-    "task's first row, mean over the seeds that do (their number where not all do; – where none "
-    "does, or where the reference is not above the constant prediction). Pareto front: no other "
+    "reference: training seconds until the curve first reaches that part of the way from the "
+    "constant prediction's score to that of the task's first row, mean over the seeds that do "
+    "(their number where not all do; – where none does, where the reference is not above the "
+    "constant prediction, or where curves are of a selection split). Pareto front: no other "
     "method of the task whose time is known scores higher in less training time; – where it is "
     "not known. Seconds compare on one device."
 )
@@ -103,7 +104,7 @@ _TUNING = "Pareto front and money count them with the training of a run; s to 95
 def _lines(
     title: str,
     cells: dict[grouping.Row, list[Record]],
-    goal: float | None,
+    reference: tuple[float, float] | None,
     prices: Prices,
     tuned: Tuned,
 ) -> list[list[str]]:
@@ -127,7 +128,7 @@ def _lines(
                 f"{statistics.fmean(flops) / 1e12:,.1f}" if flops else "–",
                 f"{stored(here[0]) / 1e6:,.2f}",
                 *([paid] if prices.known() else []),
-                *(_near(here, goal, part) for part in NEAR),
+                *(_near(here, reference, part) for part in NEAR),
                 "–" if None in points[row] else "yes" if row in front else "",
             ]
         )
@@ -139,25 +140,28 @@ def _score(records: list[Record]) -> float | None:
     return statistics.fmean(defined) if defined else None
 
 
-def _reference(records: list[Record]) -> float | None:
-    """The score to come near; None where it is not above that of the constant prediction."""
+def _reference(records: list[Record]) -> tuple[float, float] | None:
+    """Scores of the constant prediction and to come near; None where the latter is not higher."""
     score = _score(records)
-    base = convention.baseline(records, records[0].run.task.metric)
-    return None if score is None or (base is not None and score <= base) else score
+    base = convention.baseline(records, records[0].run.task.metric) or 0.0
+    return None if score is None or score <= base else (base, score)
 
 
 def _seconds(records: list[Record]) -> float:
     return statistics.fmean(record.seconds["train"] for record in records)
 
 
-def _near(records: list[Record], goal: float | None, part: float) -> str:
-    if goal is None:
+def _near(records: list[Record], reference: tuple[float, float] | None, part: float) -> str:
+    if reference is None:
         return "–"
+    base, score = reference
+    goal = base + part * (score - base)
     reached = []
     for record in records:
         metric = record.run.task.metrics[0]
-        points = [point for point in record.curve if point.get(metric) is not None]
-        first = next((p["seconds"] for p in points if p[metric] >= part * goal), None)
+        reported = not record.run.checkpoint_selection.fraction  # else the curve is of another set
+        points = [p for p in record.curve if reported and p.get(metric) is not None]
+        first = next((p["seconds"] for p in points if p[metric] >= goal), None)
         if first is not None:
             reached.append(first)
     if not reached:

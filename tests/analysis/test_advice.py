@@ -9,7 +9,7 @@ import records
 from click.testing import CliRunner
 from scipy import stats
 
-from peftbench.analysis import advice
+from peftbench.analysis import advice, expected_scores
 from peftbench.analysis.expected_scores import (
     SeedScores,
     draw_expected_scores,
@@ -62,6 +62,12 @@ def test_alike_methods_share_the_chance():
     )
     found = advised("size=32", made=made, load=load)
     assert all(0.2 < one.chance < 0.8 for one in found.options)
+
+
+def test_rows_that_tie_share_a_draw():
+    drawn = np.array([[0.5, 0.5, 0.7], [0.5, 0.5, 0.6], [0.4, 0.5, 0.7]])
+    shares = expected_scores.share_of_draws_won(drawn)
+    assert shares == pytest.approx([(1 / 2 + 1 / 3 + 1 / 2) / 3, (1 / 2 + 1 / 3) / 3, 5 / 18])
 
 
 def test_a_chance_over_seeds_is_that_of_two_mixtures():

@@ -115,6 +115,17 @@ def test_without_runs_there_is_no_verdict():
     assert (found.verdict, found.cells) == ("no runs", [])
 
 
+def test_every_pair_of_rows_must_be_tested_in_as_many_settings():
+    good = {"full": 0.8, "bitfit": 0.9, "lora": 0.8}
+    made, resamples = said("method=full,bitfit,lora", "seed=0,1,2", "size=32,64", good=good)
+    pairs = [({"method": "bitfit"}, {"method": other}) for other in ("full", "lora")]
+    one = replace(claim("better", least={"sizes": 2}), pairs=pairs)
+    assert judged(one, made, resamples).verdict == "supported"
+    once = [r for r in made if r.run.row != "lora" or r.run.size == 32]
+    found = judged(one, once, resamples)
+    assert (found.verdict, found.why) == ("undecided", "1 of 2 sizes of each pair of rows")
+
+
 def test_all_cells_must_hold_and_one_contradicts():
     made, resamples = said(PAIR, "seed=0,1,2", "size=32,64", good={"full": 0.8, "bitfit": 0.8})
     one = claim("not_worse", margin=0.01)
@@ -255,7 +266,21 @@ def test_collapses_are_spread_only_where_some_runs_do_not_collapse():
         if collapsed == 3:  # Matthews of a constant prediction is 0: three at 0, three near 0.8
             whole = np.array([0.0] * 3 + [_matthews(load(r)) for r in some if not r.collapsed])
             assert found.cells[0].effect.value == pytest.approx(np.std(whole, ddof=1))
-    assert found.cells[0].why == "undefined: all runs collapsed, which is no spread"
+    assert found.cells[0].why == "undefined: 6 of 6 runs collapsed, which is not steadiness"
+
+
+def test_a_row_of_dead_runs_is_not_steadier():
+    words = (PAIR, "seed=range(0,10)")
+    made, resamples = said(*words, good={"full": 0.8, "bitfit": 0.7}, jump={"full": 0.1})
+    assert judged(claim("steadier"), made, resamples).verdict == "supported"
+
+    def dead(method):
+        return [replace(r, collapsed=r.run.row == method and r.run.seed > 4) for r in made]
+
+    found = judged(claim("steadier"), dead("bitfit"), resamples)
+    assert found.verdict == "undecided"
+    assert found.cells[0].why == "undefined: 5 of 10 runs collapsed, which is not steadiness"
+    assert judged(claim("steadier"), dead("full"), resamples).verdict == "supported"
 
 
 def _matthews(arrays: dict[str, np.ndarray]) -> float:

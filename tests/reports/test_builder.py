@@ -10,6 +10,7 @@ import records
 from peftbench.analysis import advice, comparability, costs
 from peftbench.analysis.costs import Prices
 from peftbench.config import catalog
+from peftbench.core.configs import CheckpointSelection
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json, Record, Run
 from peftbench.reports import advice as told
@@ -124,13 +125,18 @@ def test_seconds_to_come_near_the_reference_are_those_of_the_curve():
     many = {"trained": 9000, "head": 66, "total": 9066}
     found = [
         records.record(full, 0.8, parameters=many, curve=curve((1.0, 0.5), (2.0, 0.8))),
-        records.record(lora, 0.77, curve=curve((0.5, 0.7), (1.5, 0.77), (2.5, 0.7))),
+        records.record(lora, 0.79, curve=curve((0.5, 0.78), (1.5, 0.79), (2.5, 0.7))),
     ]
     table = spending.spending_table(found, Prices())
     row = {line[0]: dict(zip(table.columns, line, strict=True)) for line in table.rows}
     reach = "s to 95 % of reference"
-    assert (row["full"][reach], row["lora"][reach]) == ("2", "2")  # 1.5 rounds to 2
+    # 95 % of the way from the constant prediction, 50, to 80: 78.5; 1.5 rounds to 2
+    assert (row["full"][reach], row["lora"][reach]) == ("2", "2")
     assert row["lora"]["s to 99 % of reference"] == "–"
+    early = CheckpointSelection(fraction=0.2, patience=3)  # its curve is of held-out training examples
+    held = [replace(one, run=replace(one.run, checkpoint_selection=early)) for one in found]
+    table = spending.spending_table(held, Prices())
+    assert {dict(zip(table.columns, line, strict=True))[reach] for line in table.rows} == {"–"}
     low = [replace(one, trivial={"accuracy": 0.8}) for one in found]
     table = spending.spending_table(low, Prices())  # any run comes near a constant prediction
     assert {dict(zip(table.columns, line, strict=True))[reach] for line in table.rows} == {"–"}

@@ -12,7 +12,7 @@ from peftbench.analysis.comparison import PairedComparison, _possible, compare
 from peftbench.cli.main import main
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Record
-from peftbench.reports import cheap_validation, ensembles, paired, ranks
+from peftbench.reports import cheap_validation, ensembles, paired, ranks, scores
 from peftbench.reports.plotting import takeaway
 from peftbench.results.predictions import Load
 from peftbench.results.store import ResultsFolder
@@ -42,6 +42,49 @@ def said(*words: str, good: dict[str, float], value: str = "method") -> tuple[li
 
 def by_label(pairs: list[PairedComparison]) -> dict[str, PairedComparison]:
     return {pair.label: pair for pair in pairs}
+
+
+def test_where_a_file_lies_does_not_part_what_it_was_asked():
+    made, load = said("method=full,lora", "seed=0,1,2", good={"full": 0.7, "lora": 0.9})
+    made = [
+        replace(r, run=replace(r.run, task=replace(r.run.task, path=f"{r.run.row}.csv")))
+        for r in made
+    ]
+    ((pair,), _) = compare(made, load)
+    assert (pair.against, pair.label) == ("full", "lora")
+
+
+@pytest.mark.parametrize(
+    ("words", "changed", "compared"),
+    [
+        ((), {"device": "Other CPU"}, 1),
+        ((), {"precision": "fp32"}, 0),
+        (("budget=seconds", "budget.seconds=9"), {}, 1),
+        (("budget=seconds", "budget.seconds=9"), {"device": "Other CPU"}, 0),
+        (("budget=seconds", "budget.seconds=9"), {"threads": 8}, 0),
+    ],
+)
+def test_other_precisions_and_seconds_elsewhere_are_not_compared(words, changed, compared):
+    """So many seconds buy more steps on a faster machine."""
+    good = {"full": 0.7, "lora": 0.9}
+    made, load = said("method=full,lora", "seed=0,1,2", *words, good=good)
+    made = [
+        replace(r, environment=r.environment | changed) if r.run.row == "lora" else r for r in made
+    ]
+    pairs, _ = compare(made, load)
+    assert len(pairs) == compared
+    seeds = [replace(r, environment=r.environment | changed) if r.run.seed else r for r in made[:3]]
+    rows = scores.scores(seeds).rows
+    assert len(rows) == (2 if compared else 3)  # beside the constant prediction; never pooled
+
+
+def test_two_primary_metrics_of_a_task_have_a_detectable_difference_each():
+    words = ("method=full,lora", "seed=0,1,2", "task.metrics=[accuracy],[f1]")
+    made, load = said(*words, good={"full": 0.7, "lora": 0.9})
+    pairs, _ = compare(made, load)
+    table = scores.scores(made, pairs)
+    assert {len(row) for row in table.rows} == {len(table.columns)}
+    assert table.markdown()
 
 
 def test_words_follow_the_numbers():

@@ -159,7 +159,7 @@ function learningFigure() {
   const places = d3.sort(new Set(long.map((run) => run.cell.section)));
   return figure({
     title: "Score on the way, one line a run",
-    note: "Evaluations during training, on the validation split. Only runs that were evaluated at least four times.",
+    note: "Evaluations during training, on the selection split where a run has one, else on the validation split or a part of it. Only runs that were evaluated at least four times.",
     panels: () =>
       places.map((place) => {
         const section = DATA.sections[place];

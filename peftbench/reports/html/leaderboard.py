@@ -84,7 +84,7 @@ def best(
     """The row of each task and size that is significantly best, see `best_in_column`.
 
     Only where all predictions can be read, all rows answered the same questions, and each has a
-    score for at least two seeds.
+    score for at least two seeds; never a row of which seeds diverged.
     """
     row_of = {record.run.key: row for row, members in by_row.items() for record in members}
     counted = [grouping.sized(record) for record in inputs.records]
@@ -98,6 +98,8 @@ def best(
         if not (whole and scored and len(rows) > 1 and min(map(len, rows.values())) > 1):
             continue
         top = max(rows, key=lambda row: statistics.fmean(r.score or 0 for r in rows[row].values()))
+        if inputs.diverged.beside(record.run for record in rows[top].values()):
+            continue  # the seeds that are left overstate it
         metric = members[0].run.task.metrics[0]
         pairs = family(rows, top, labels, inputs.load, metric, inputs.resamples)
         if best_in_column.below_top(pairs):
