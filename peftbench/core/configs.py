@@ -618,10 +618,14 @@ class CheckpointSelection(Config):
         """
         held = round(self.fraction * size)
         if self.fold is not None:  # the last part may be shorter
-            held = max(0, min(held, size - self.fold * held))
+            held = max(0, min(held, size - self.start_of(size)))
         if self.fraction and not 1 <= held < size:
             raise ConfigError(
                 f"checkpoint_selection.fraction={self.fraction} of {size} examples leaves nothing "
                 f"to {'train' if held else 'select'} on"
             )
         return held
+
+    def start_of(self, size: int) -> int:
+        """Where the part begins that is held out: behind whole parts, one for each fold before."""
+        return round(self.fraction * size) * (self.fold or 0)

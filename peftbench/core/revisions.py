@@ -113,6 +113,23 @@ def _in_16_bits(run: Run, prompt: str) -> bool:
     return named and run.train.precision != "fp32"
 
 
+def _last_fold_was_early(run: Run) -> bool:
+    """Whether the last part that is held out in turn is shorter than those before it."""
+    selection, size = run.checkpoint_selection, run.counted_size
+    if not selection.fold or not isinstance(size, int):
+        return False
+    if run.prompt is not None and (total := run.task.examples.get("train")):
+        size = min(size, total - run.prompt.reserved)
+    return selection.start_of(size) + round(selection.fraction * size) > size
+
+
+#: Of runs of all tasks, behind those of a kind.
+_EVERY = (
+    Correction(
+        "a last fold that is shorter held out rows of the one before it", _last_fold_was_early
+    ),
+)
+
 #: Of losses and scores, by the kind of task.
 LOSSES: dict[str, tuple[Correction, ...]] = {
     "classification": (
@@ -120,8 +137,13 @@ LOSSES: dict[str, tuple[Correction, ...]] = {
             _WORDS_ROUNDED,
             lambda run: _in_16_bits(run, WORDS),
         ),
+        *_EVERY,
     ),
-    "regression": (Correction("labels were not standardised: the unit changed the score"),),
+    "regression": (
+        Correction("labels were not standardised: the unit changed the score"),
+        *_EVERY,
+    ),
+    "generation": _EVERY,
 }
 
 
