@@ -3,8 +3,9 @@
 Rates are tried on a selection split that is carved out of training examples of the same number as
 the run's, so that the reporting split is not read; the rate that scores best is then trained with
 on all of a run's own. The examples of trials are drawn with seeds of their own: below the full data
-a tuned run rests on up to 1 + seeds times as many labels as it trains on. All rates are tried with one seed first, the best ones with more
-(successive halving: Jamieson and Talwalkar 2016, arXiv 1502.07943).
+a tuned run rests on up to 1 + seeds times as many labels as it trains on. All rates are tried with
+one seed first, the best ones with more (successive halving: Jamieson and Talwalkar 2016, arXiv
+1502.07943).
 """
 
 import math
