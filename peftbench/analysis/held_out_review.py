@@ -1,7 +1,8 @@
 """Review at a threshold that was chosen on held-out examples, on the reporting split.
 
 What the calibration suite finds itself (`to_check`) chooses the threshold with the labels that it
-is measured on, which nobody has. Here it is chosen on examples that the run did not use, where it left some.
+is measured on, which nobody has. Here it is chosen on examples that the run did not use, where it
+left some.
 """
 
 from collections.abc import Callable

@@ -236,9 +236,12 @@ def _scores(arrays: Arrays) -> dict[str, float | None]:
 
 
 def _trivial(label: np.ndarray, metric: str) -> float | None:
-    """What the majority class scores, or the empty text; None where a constant has no score."""
+    """What the best class for all scores, or the empty text; None where a constant has no score."""
     if metric == "auc":
         return 0.5
+    if metric == "f1":  # of calling everything positive
+        share = float(np.mean(label == 1))
+        return 2 * share / (1 + share)
     if task_metrics.METRICS[metric].column is not None:
         return 0.0
     if metric != "accuracy":

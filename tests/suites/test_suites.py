@@ -242,6 +242,18 @@ def test_shift_scores_classes_by_classes_and_values_by_their_order():
     assert told["gap"] is None
 
 
+@pytest.mark.parametrize(("metrics", "best"), [("accuracy", 0.62), ("f1", 2 * 0.38 / 1.38)])
+def test_the_best_constant_of_a_target_is_its_own(metrics, best):
+    """Of accuracy its most frequent class, of F1 everything positive."""
+    evaluation, shift = one("suite=shift", f"task.metrics=[{metrics}]")
+    label = (np.arange(100) >= 62).astype(int)
+    answers = {"label": label, "scores": outputs(label, 0.7)}
+    target = "synthetic_similarity"
+    found = {target: answers, f"untrained/{target}": answers}
+    told = shift.findings(record(evaluation.run), answers, found)["targets"][target]
+    assert (told["metric"], told["trivial"]) == (metrics, pytest.approx(best))
+
+
 def test_shift_to_a_users_file(tmp_path):
     path = tmp_path / "pairs.csv"
     rows = [f"a{n},b{n},{n % 2}" for n in range(20)]
