@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from peftbench.core.configs import GENERATE, WORDS, class_name, method_nodes
+from peftbench.core.configs import GENERATE, WORDS, TaskConfig, class_name, method_nodes
 from peftbench.core.run import Json, Run
 
 
@@ -152,6 +152,16 @@ def _chunks_are_fewer(node: Json, run: Run) -> bool:
     return bool(not node["sequence"] and sum(node["chunks"] or []) != run.counted_size)
 
 
+def _of_another_unit(node: Json, run: Run) -> bool:
+    """Whether a target's values are of another unit than what the run predicts."""
+    tasks = [
+        TaskConfig.from_json(target["task"])
+        for target in node["targets"].values()
+        if target["above"] is None
+    ]
+    return any(task.regression and not run.task.shares_unit(task) for task in tasks)
+
+
 #: Of suites, by the name of their class; a correction gets the suite's node and the run.
 SUITES: dict[str, tuple[Correction, ...]] = {
     "Calibration": (
@@ -168,6 +178,9 @@ SUITES: dict[str, tuple[Correction, ...]] = {
         Correction(
             _WORDS_ROUNDED,
             lambda node, run: _in_16_bits(run, GENERATE),
+        ),
+        Correction(
+            "predictions were flat or not by the spread of labels of another unit", _of_another_unit
         ),
     ),
 }

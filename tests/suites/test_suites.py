@@ -254,6 +254,35 @@ def test_the_best_constant_of_a_target_is_its_own(metrics, best):
     assert (told["metric"], told["trivial"]) == (metrics, pytest.approx(best))
 
 
+@pytest.mark.parametrize("home", ["synthetic_similarity", "synthetic_paraphrase"])
+@pytest.mark.parametrize("unit", [1.0, 1000.0])
+def test_shift_to_values_of_another_unit_is_judged_in_the_runs_own(home, unit, tmp_path):
+    """Predictions between 0 and 5, or log odds, are less than 1 % of the spread of such labels."""
+    label = unit * np.linspace(0, 1, 50).astype(np.float32)
+    path = tmp_path / "mine.csv"
+    path.write_text("\n".join(["one,two,label", *(f"a{n},b{n},{v}" for n, v in enumerate(label))]))
+    target = f"mine:{{path:{path},texts:[one,two],kind:regression}}"
+    evaluation, shift = one("suite=shift", f"task={home}", f"suite.targets={{{target}}}")
+    assert evaluation.suite["revision"] == 3
+    value = np.linspace(0, 0.5, 50, dtype=np.float32)[::-1]
+    columns = [value] if home == "synthetic_similarity" else [0 * value, value]
+    answers = {"label": label, "scores": np.stack(columns, axis=1)}
+    still = answers | {"scores": np.full_like(answers["scores"], 0.25)}
+    known = {"label": np.arange(50) % 2, "scores": outputs(np.arange(50) % 2)}
+    if home == "synthetic_similarity":
+        known = {"label": 5 * np.linspace(0, 1, 50, dtype=np.float32), "scores": value[:, None]}
+    found = {"mine": answers, "untrained/mine": still}
+    told = shift.findings(record(evaluation.run), known, found)["targets"]["mine"]
+    assert told["scores"] == pytest.approx({"pearson": -1.0, "spearman": -1.0})
+    assert told["untrained"] == {"pearson": None, "spearman": None}
+
+
+def test_sets_of_one_unit_keep_their_key_and_scores():
+    words = ("task=stsb", "suite=shift_local", "suite.targets={sts_onwn:{},mrpc:{}}")
+    evaluation, _ = one(*words)
+    assert evaluation.suite["revision"] == 2
+
+
 def test_shift_to_a_users_file(tmp_path):
     path = tmp_path / "pairs.csv"
     rows = [f"a{n},b{n},{n % 2}" for n in range(20)]
