@@ -162,6 +162,18 @@ def _of_another_unit(node: Json, run: Run) -> bool:
     return any(task.regression and not run.task.shares_unit(task) for task in tasks)
 
 
+def _few_are_held(node: Json, run: Run) -> bool:
+    """Whether fewer than 50 training examples are known to be left to fit on, but not none."""
+    total, size = run.task.examples.get("train"), run.counted_size
+    if not total or not isinstance(size, int):
+        return False
+    reserved = 0 if run.prompt is None else run.prompt.reserved
+    left = max(0, total - size - reserved)
+    if not left:
+        left = run.checkpoint_selection.held_of(min(size, total - reserved))
+    return 0 < min(left, node["examples"]) < 50
+
+
 #: Of suites, by the name of their class; a correction gets the suite's node and the run.
 SUITES: dict[str, tuple[Correction, ...]] = {
     "Calibration": (
@@ -169,6 +181,7 @@ SUITES: dict[str, tuple[Correction, ...]] = {
             "with a prompt, what was selected on was not what was held out",
             lambda node, run: run.prompt is not None and run.checkpoint_selection.fraction > 0,
         ),
+        Correction("a temperature was fitted on a handful of examples", _few_are_held),
     ),
     "Continual": (
         Correction("at once was trained on more than the chunks hold", _chunks_are_fewer),

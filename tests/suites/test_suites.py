@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from records import predictions, record, runs, tiny
+from suite_records import found as found_by_hand
+from suite_records import trained
 
 from peftbench.cli.main import main
 from peftbench.config import catalog
@@ -19,6 +21,7 @@ from peftbench.data.text_noise import EDITS
 from peftbench.data.tokenization import TokenizedSplit
 from peftbench.evaluation import evaluator
 from peftbench.metrics import task_metrics
+from peftbench.reports import calibration as calibration_report
 from peftbench.results.store import ResultsFolder
 from peftbench.suites import base, noise
 from peftbench.suites.in_context import InContext
@@ -374,7 +377,7 @@ def test_calibration_holds_out_what_training_never_saw(form, selection, size):
     seen, chosen_on = batching.split_rows(run, tokens, run.checkpoint_selection, seed)
     reserved = prompt_config.reserved(run, train.label)
     left = len(train.label) - len({*seen, *chosen_on, *reserved})
-    if not left and selection == "last":
+    if (left or len(chosen_on)) < 50:
         assert held is None
         return
     rows = {int(text) for text in held.texts[0]}
@@ -399,8 +402,35 @@ def test_calibration_by_hand():
     assert told["to_check"]["0.9"] == 0.5  # all are equally sure: half of them, in any order
     without = calibration.findings(record(evaluation.run), known, {})
     assert (without["temperature"], without["after"], without["held"]) == (None, None, 0)
-    assert "trained on all training examples" in without["nothing_held"]
+    assert "left fewer than 50 training examples" in without["nothing_held"]
     assert without["before"] == told["before"]
+
+
+def test_calibration_fits_nothing_on_a_handful():
+    """Eight examples without a mistake would make every answer of the reporting split certain."""
+    total = runs("task=synthetic_opinion")[0].task.examples["train"]
+    for left, held, revision in ((49, 0, 2), (50, 50, None), (0, 0, None)):
+        words = ("suite=calibration", "task=synthetic_opinion", f"size={total - left}")
+        evaluation, calibration = one(*words)
+        found = calibration.sets(evaluation.run, None)
+        assert sum(len(one.label) for one in found.values()) == held
+        assert evaluation.suite.get("revision") == revision
+
+
+def test_a_temperature_that_its_bound_decides_is_marked():
+    evaluation, calibration = one("suite=calibration")
+    label = np.arange(100) % 2
+    right = {"label": label, "scores": 2.0 * np.eye(2)[label]}
+    told = calibration.findings(record(evaluation.run), right, {"held": right})
+    assert told["at_bound"]
+    assert told["temperature"] < 0.1
+    mixed = right | {"scores": np.where(np.arange(100)[:, None] < 90, 1, -1) * right["scores"]}
+    assert "at_bound" not in calibration.findings(record(evaluation.run), right, {"held": mixed})
+    made = [found_by_hand(evaluation, told)]
+    (table,) = calibration_report.tables(made, trained(made))
+    row = dict(zip(table.columns, table.rows[0], strict=True))
+    assert row["held"] == "100"
+    assert "in 1 of 1 evaluations" in table.notes[-1]
 
 
 def test_calibration_of_values():
