@@ -93,6 +93,18 @@ def test_word_order_is_no_noise_to_acceptability():
 
 
 @pytest.mark.parametrize(
+    ("task", "left_out"),
+    [("wnli", {"order", "dropout"}), *((name, {"dropout"}) for name in ("mnli", "rte", "qnli"))],
+)
+def test_a_lost_word_is_no_noise_where_it_may_be_the_answer(task, left_out):
+    (evaluation,) = planned("suite=noise", f"task={task}")
+    kinds = evaluation.suite["kinds"]
+    assert {kind for kind, rate in kinds.items() if rate is None} | (
+        EDITS.keys() - kinds.keys()
+    ) == left_out
+
+
+@pytest.mark.parametrize(
     ("words", "told"),
     [
         (["suite=nois"], "did you mean noise?"),
