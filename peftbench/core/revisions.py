@@ -123,8 +123,25 @@ def _last_fold_was_early(run: Run) -> bool:
     return selection.start_of(size) + round(selection.fraction * size) > size
 
 
+#: Kinds of noise that took away line breaks and further blanks, and the families of models whose
+#: tokenizers do so all the same.
+_JOINED = frozenset({"order", "dropout", "punctuation"})
+_BLIND_TO_BLANKS = frozenset({"bert", "distilbert", "electra", "mpnet"})
+
+
+def _lost_blanks(kinds: Mapping[str, Any], run: Run) -> bool:
+    """Whether noise of these kinds may have changed white space, and the model sees it."""
+    used = {kind for kind, rate in kinds.items() if rate is not None}
+    generated = "synthetic" in run.task.source  # words with one blank between them
+    return bool(used & _JOINED) and not generated and run.model.family not in _BLIND_TO_BLANKS
+
+
 #: Of runs of all tasks, behind those of a kind.
 _EVERY = (
+    Correction(
+        "noise took away line breaks and further blanks",
+        lambda run: run.augmentation is not None and _lost_blanks(run.augmentation.kinds, run),
+    ),
     Correction(
         "a last fold that is shorter held out rows of the one before it", _last_fold_was_early
     ),
@@ -156,7 +173,7 @@ def _of_another_unit(node: Json, run: Run) -> bool:
     """Whether a target's values are of another unit than what the run predicts."""
     tasks = [
         TaskConfig.from_json(target["task"])
-        for target in node["targets"].values()
+        for target in (node["targets"] or {}).values()
         if target["above"] is None
     ]
     return any(task.regression and not run.task.shares_unit(task) for task in tasks)
@@ -182,6 +199,12 @@ SUITES: dict[str, tuple[Correction, ...]] = {
             lambda node, run: run.prompt is not None and run.checkpoint_selection.fraction > 0,
         ),
         Correction("a temperature was fitted on a handful of examples", _few_are_held),
+    ),
+    "Noise": (
+        Correction(
+            "noise took away line breaks and further blanks",
+            lambda node, run: _lost_blanks(node["kinds"], run),
+        ),
     ),
     "Continual": (
         Correction("at once was trained on more than the chunks hold", _chunks_are_fewer),
