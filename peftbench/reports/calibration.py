@@ -266,8 +266,9 @@ _NOTES = [
     "for this accuracy, found with the labels of this split: what the best threshold would need. "
     "Reviewed: the share below a threshold that examples which the run did not use show to leave "
     "at most so many wrong answers, with 90 % probability if rows are independent "
-    "(all where they show none); error: of the answers above it. Of methods that sample, means over examples: variance, that of the "
-    "samples' probabilities, summed over classes; MI: mutual information of sample and class in "
+    "(all where they show none); error: of the answers above it. "
+    "Of methods that sample, means over examples: variance, that of the samples' "
+    "probabilities, summed over classes; MI: mutual information of sample and class in "
     "nats, which is the mean KL divergence of the samples from their average."
 ]
 _VALUE_NOTES = [

@@ -125,7 +125,7 @@ def test_the_model_before_training_is_one_for_each_model():
     (table,) = shift.tables(every, trained(every))
     shown = [(line["method"], line["model"], line["away accuracy"]) for line in lines(table)]
     assert shown[:3] == [
-        ("constant prediction", "", "50.0"),
+        ("best constant", "", "50.0"),
         ("untrained", "minilm", "60.0 ± 0.0 (2)"),
         ("untrained", "tiny", "40.0 ± 0.0 (2)"),
     ]
