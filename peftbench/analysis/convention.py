@@ -43,6 +43,9 @@ _CONSTANT_OF = {"auc": 0.5}
 #: The name of the constant prediction learnt from the training labels, wherever it is shown.
 BASELINE = "constant prediction"
 
+#: The name of what one answer for all examples of another set scores there, were it known.
+BEST_CONSTANT = "best constant"
+
 #: The last row of a table of scores, wherever it is shown.
 DETECTABLE = "detectable difference"
 
@@ -199,13 +202,15 @@ def _shift(run: Run, findings: Json) -> Json:
             which: {metric: _score(value, metric) for metric, value in one[which].items()}
             for which in ("scores", "untrained")
         }
-        metric = one["metric"]
+        metric, trivial = one["metric"], one["trivial"]
+        if metric != "f1":  # of which older findings lack that of a constant
+            trivial = _score(trivial, metric)
         home = _score(one["home"], metric) if metric in at_home else one["home"]
         targets[name] = (
             one
             | scored
             | {
-                "trivial": _score(one["trivial"], metric),
+                "trivial": trivial,
                 "home": home,
                 "gap": None if home is None else home - scored["scores"][metric],
             }

@@ -1,7 +1,8 @@
 """Review at a threshold that was chosen on held-out examples, on the reporting split.
 
 What the calibration suite finds itself (`to_check`) chooses the threshold with the labels that it
-is measured on, which nobody has. Here it is chosen on the examples that the run did not use.
+is measured on, which nobody has. Here it is chosen on examples that the run did not use, where it
+left some.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from peftbench.analysis.review import guaranteed_cut_off
 from peftbench.core.arrays import Arrays
 from peftbench.core.errors import RecordError
 from peftbench.core.evaluation import Evaluated
-from peftbench.core.run import Json, Record
+from peftbench.core.run import Json, Record, Run
 from peftbench.metrics import uncertainty
 from peftbench.results.predictions import Load
 
@@ -48,6 +49,8 @@ def _with(
     record = by_key.get(one.evaluation.run.key)
     if one.evaluation.kind != "Calibration" or record is None or "before" not in one.findings:
         return one
+    if _chosen_on_held(record.run):
+        return one
     try:
         arrays = load_evaluated(one)
     except RecordError:  # findings alone
@@ -62,6 +65,15 @@ def _with(
         for error in ERRORS
     }
     return replace(one, findings=one.findings | {"held_out_review": review})
+
+
+def _chosen_on_held(run: Run) -> bool:
+    """Whether what was held out is the part on which the checkpoint was chosen: all else trained.
+
+    No error rate is guaranteed on rows that had a part in a choice.
+    """
+    every = run.counted_size in ("full", run.task.examples.get("train"))
+    return bool(run.checkpoint_selection.fraction) and every
 
 
 def _reviewed(

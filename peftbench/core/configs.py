@@ -347,6 +347,13 @@ class TaskConfig(Config):
         """Whether texts are wanted."""
         return self.kind == "generation"
 
+    def shares_unit(self, other: "TaskConfig") -> bool:
+        """Whether values of both may be compared as numbers: of a user's own data nobody knows."""
+        own = any("file" in one.source or "format" in one.source for one in (self, other))
+        ranges = [one.range for one in (self, other) if one.range is not None]
+        both = self.regression and other.regression and not own
+        return both and all(one == ranges[0] for one in ranges)
+
     def stored(self, split: str) -> str:
         """The split of a data set of the hub that holds a split: train, if that is a part of it."""
         held_out = self.validation_fraction is not None and split == self.splits["validation"]
@@ -618,10 +625,14 @@ class CheckpointSelection(Config):
         """
         held = round(self.fraction * size)
         if self.fold is not None:  # the last part may be shorter
-            held = max(0, min(held, size - self.fold * held))
+            held = max(0, min(held, size - self.start_of(size)))
         if self.fraction and not 1 <= held < size:
             raise ConfigError(
                 f"checkpoint_selection.fraction={self.fraction} of {size} examples leaves nothing "
                 f"to {'train' if held else 'select'} on"
             )
         return held
+
+    def start_of(self, size: int) -> int:
+        """Where the part begins that is held out: behind whole parts, one for each fold before."""
+        return round(self.fraction * size) * (self.fold or 0)

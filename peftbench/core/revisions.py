@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from peftbench.core.configs import GENERATE, WORDS, class_name, method_nodes
+from peftbench.core.configs import GENERATE, WORDS, TaskConfig, class_name, method_nodes
 from peftbench.core.run import Json, Run
 
 
@@ -113,6 +113,46 @@ def _in_16_bits(run: Run, prompt: str) -> bool:
     return named and run.train.precision != "fp32"
 
 
+def _last_fold_was_early(run: Run) -> bool:
+    """Whether the last part that is held out in turn is shorter than those before it."""
+    selection, size = run.checkpoint_selection, run.counted_size
+    if not selection.fold or not isinstance(size, int):
+        return False
+    if run.prompt is not None and (total := run.task.examples.get("train")):
+        size = min(size, total - run.prompt.reserved)
+    return selection.start_of(size) + round(selection.fraction * size) > size
+
+
+#: Kinds of noise that took away line breaks and further blanks, and the families of models whose
+#: tokenizers do so all the same.
+_JOINED = frozenset({"order", "dropout", "punctuation"})
+_BLIND_TO_BLANKS = frozenset({"bert", "distilbert", "electra", "mpnet"})
+
+#: Packaged tasks whose texts have single blanks alone, in the split that is trained on or scored.
+_SINGLE_BLANKS = {"train": frozenset({"cola"}), "validation": frozenset({"cola", "mrpc"})}
+
+
+def _lost_blanks(kinds: Mapping[str, Any], run: Run, split: str) -> bool:
+    """Whether noise of these kinds may have changed white space, and the model sees it."""
+    used = {kind for kind, rate in kinds.items() if rate is not None}
+    if "synthetic" in run.task.source or run.task.name in _SINGLE_BLANKS[split]:
+        return False
+    return bool(used & _JOINED) and run.model.family not in _BLIND_TO_BLANKS
+
+
+#: Of runs of all tasks, behind those of a kind.
+_EVERY = (
+    Correction(
+        "noise took away line breaks and further blanks",
+        lambda run: (
+            run.augmentation is not None and _lost_blanks(run.augmentation.kinds, run, "train")
+        ),
+    ),
+    Correction(
+        "a last fold that is shorter held out rows of the one before it", _last_fold_was_early
+    ),
+)
+
 #: Of losses and scores, by the kind of task.
 LOSSES: dict[str, tuple[Correction, ...]] = {
     "classification": (
@@ -120,8 +160,13 @@ LOSSES: dict[str, tuple[Correction, ...]] = {
             _WORDS_ROUNDED,
             lambda run: _in_16_bits(run, WORDS),
         ),
+        *_EVERY,
     ),
-    "regression": (Correction("labels were not standardised: the unit changed the score"),),
+    "regression": (
+        Correction("labels were not standardised: the unit changed the score"),
+        *_EVERY,
+    ),
+    "generation": _EVERY,
 }
 
 
@@ -130,12 +175,41 @@ def _chunks_are_fewer(node: Json, run: Run) -> bool:
     return bool(not node["sequence"] and sum(node["chunks"] or []) != run.counted_size)
 
 
+def _of_another_unit(node: Json, run: Run) -> bool:
+    """Whether a target's values are of another unit than what the run predicts."""
+    tasks = [
+        TaskConfig.from_json(target["task"])
+        for target in (node["targets"] or {}).values()
+        if target["above"] is None
+    ]
+    return any(task.regression and not run.task.shares_unit(task) for task in tasks)
+
+
+def _few_are_held(node: Json, run: Run) -> bool:
+    """Whether fewer than 50 training examples are known to be left to fit on, but not none."""
+    total, size = run.task.examples.get("train"), run.counted_size
+    if not total or not isinstance(size, int):
+        return False
+    reserved = 0 if run.prompt is None else run.prompt.reserved
+    left = max(0, total - size - reserved)
+    if not left:
+        left = run.checkpoint_selection.held_of(min(size, total - reserved))
+    return 0 < min(left, node["examples"]) < 50
+
+
 #: Of suites, by the name of their class; a correction gets the suite's node and the run.
 SUITES: dict[str, tuple[Correction, ...]] = {
     "Calibration": (
         Correction(
             "with a prompt, what was selected on was not what was held out",
             lambda node, run: run.prompt is not None and run.checkpoint_selection.fraction > 0,
+        ),
+        Correction("a temperature was fitted on a handful of examples", _few_are_held),
+    ),
+    "Noise": (
+        Correction(
+            "noise took away line breaks and further blanks",
+            lambda node, run: _lost_blanks(node["kinds"], run, "validation"),
         ),
     ),
     "Continual": (
@@ -146,6 +220,9 @@ SUITES: dict[str, tuple[Correction, ...]] = {
         Correction(
             _WORDS_ROUNDED,
             lambda node, run: _in_16_bits(run, GENERATE),
+        ),
+        Correction(
+            "predictions were flat or not by the spread of labels of another unit", _of_another_unit
         ),
     ),
 }

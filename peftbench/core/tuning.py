@@ -1,9 +1,11 @@
 """How a learning rate is chosen for a method on a task: what is tried, and what was chosen.
 
-Rates are tried on a selection split that is carved out of a run's own training examples, so that
-its labels are counted and the reporting split is not read; the rate that scores best is then
-trained with on all of them. All rates are tried with one seed first, the best ones with more
-(successive halving: Jamieson and Talwalkar 2016, arXiv 1502.07943).
+Rates are tried on a selection split that is carved out of training examples of the same number as
+the run's, so that the reporting split is not read; the rate that scores best is then trained with
+on all of a run's own. The examples of trials are drawn with seeds of their own: below the full data
+a tuned run rests on up to 1 + seeds times as many labels as it trains on. All rates are tried with
+one seed first, the best ones with more (successive halving: Jamieson and Talwalkar 2016, arXiv
+1502.07943).
 """
 
 import math
@@ -12,6 +14,7 @@ from collections.abc import Container
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from peftbench.core import revisions
 from peftbench.core.configs import CheckpointSelection
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.run import Json, Run, canonical, identity, key_of_text, known
@@ -152,7 +155,7 @@ class Question:
 
     def trials(self, rate: float, seeds: int) -> list[Run]:
         """The runs that try a rate."""
-        return [
+        trials = [
             replace(
                 self.run,
                 seed=FIRST_SEED + seed,
@@ -162,6 +165,7 @@ class Question:
             for seed in range(seeds)
             for fold in self.folds
         ]
+        return [replace(run, loss_revision=revisions.loss_revision(run)) for run in trials]
 
     def rungs(self, search: Search) -> list[Rung]:
         """The rounds of a search among these rates: all of them in the first."""

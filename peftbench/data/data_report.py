@@ -27,6 +27,9 @@ MOST_LINES = 8
 #: Classes that are listed with their counts, at most.
 _MOST_CLASSES = 6
 
+#: Metrics of two classes that depend on which is the positive one.
+_OF_SECOND_CLASS = ("f1", "precision", "recall")
+
 #: Texts of which the tokens are counted, evenly over the training examples.
 _SAMPLE = 2000
 
@@ -123,8 +126,10 @@ def _labels(task: TaskConfig, train: LabelledTexts, held: LabelledTexts) -> str:
     if classes > _MOST_CLASSES:
         last = shown[-1]
         shown = [*shown[: _MOST_CLASSES - 1], f"… and {classes - _MOST_CLASSES} more, {last}"]
-    told = f"{classes} classes (training + validation): {', '.join(shown)}"
-    return "; ".join([told, *_absent(task, train, held)])
+    told = [f"{classes} classes (training + validation): {', '.join(shown)}"]
+    if one_sided := [name for name in task.metrics if name in _OF_SECOND_CLASS]:
+        told.append(f"{listed_names(one_sided)} of class {_short(task.class_names[1])!r}")
+    return "; ".join([*told, *_absent(task, train, held)])
 
 
 def _absent(task: TaskConfig, train: LabelledTexts, held: LabelledTexts) -> list[str]:

@@ -6,15 +6,19 @@ at least 0.8, the threshold of Lee et al. 2022 (arXiv 2107.06499), who compare n
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from peftbench.core.errors import ConfigError
 
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
 #: Letters of a shingle, and the similarity from which two texts count as one.
 _LETTERS, _ALIKE = 5, 0.8
 
-#: Texts that are compared with all others at once.
+#: Texts that are compared with others at once.
 _PIECE = 256
 
 
@@ -34,7 +38,7 @@ class Cut:
 
 
 def cut(
-    texts: Sequence[Sequence[str]],
+    same: np.ndarray,
     label: np.ndarray,
     classes: int,
     parts: int,
@@ -44,7 +48,7 @@ def cut(
     """Cut rows into parts of like size and like shares of the classes.
 
     Args:
-        texts: one or two columns.
+        same: (rows,) groups of `near_duplicates`.
         label: (rows,) classes; or values, which are stratified by their tenths.
         classes: 1 for values.
         parts: how many.
@@ -56,7 +60,6 @@ def cut(
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
-    same = near_duplicates(texts)
     group = same if given is None else _joined(same, _numbers(given))
     found = len(np.unique(group))
     if found < parts:
@@ -104,20 +107,50 @@ def near_duplicates(texts: Sequence[Sequence[str]]) -> np.ndarray:
         "\n".join(" ".join(cell.casefold().split()) for cell in row)
         for row in zip(*texts, strict=True)
     ]
-    padded = [row.ljust(_LETTERS, "\0") for row in rows]  # the vectorizer takes blanks together
+    padded = list(dict.fromkeys(row.ljust(_LETTERS, "\0") for row in rows))
+    numbers = {row: number for number, row in enumerate(padded)}
+    place = [numbers[row.ljust(_LETTERS, "\0")] for row in rows]
     shingles = CountVectorizer(
         analyzer="char", ngram_range=(_LETTERS, _LETTERS), binary=True, lowercase=False
     ).fit_transform(padded)
     sizes = np.asarray(shingles.sum(axis=1)).ravel()
-    pairs = []
-    for start in range(0, len(rows), _PIECE):
-        shared = (shingles[start : start + _PIECE] @ shingles.T).tocoo()
-        one, other = shared.row + start, shared.col
+    rare = _rarest(shingles, sizes)
+    pairs, by_size = [], np.argsort(sizes, kind="stable")
+    for start in range(0, len(padded), _PIECE):
+        piece = by_size[start : start + _PIECE]
+        least, most = _ALIKE * sizes[piece[0]], sizes[piece[-1]] / _ALIKE
+        near = np.unique((rare[piece] @ rare.T).indices)
+        near = near[(sizes[near] >= least - 1) & (sizes[near] <= most + 1)]  # 1: rounding
+        shared = (shingles[piece] @ shingles[near].T).tocoo()
+        one, other = piece[shared.row], near[shared.col]
         alike = shared.data >= _ALIKE * (sizes[one] + sizes[other] - shared.data)
         pairs.append(np.stack([one[alike], other[alike]]))
     one, other = np.concatenate(pairs, axis=1)
-    graph = coo_array((np.ones(len(one)), (one, other)), shape=(len(rows), len(rows)))
-    return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
+    graph = coo_array((np.ones(len(one)), (one, other)), shape=(len(padded), len(padded)))
+    found = np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
+    return found[place]
+
+
+def _rarest(shingles: "csr_array", sizes: np.ndarray) -> "csr_array":
+    """The rarest shingles of each row, of which two that are alike have one in common.
+
+    Sets of similarity t share at least t |a| of the larger one's |a| members, so that of any order
+    of all members, here by their frequency, they share one among the first |a| - t |a| + 1 of each
+    (prefix filtering: Chaudhuri, Ganti and Kaushik 2006, Bayardo, Ma and Srikant 2007). Pairs
+    without one, by far the most, need not be compared.
+    """
+    from scipy.sparse import csr_array
+
+    frequency = np.bincount(shingles.indices, minlength=shingles.shape[1])
+    rank = np.empty(len(frequency), dtype=np.int64)
+    rank[np.argsort(frequency, kind="stable")] = np.arange(len(frequency))
+    row = np.repeat(np.arange(len(sizes)), sizes)
+    order = np.lexsort((rank[shingles.indices], row))
+    within = np.arange(len(row)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    first = within < np.repeat(sizes - np.ceil(_ALIKE * sizes - 1e-9) + 1, sizes)
+    columns = shingles.indices[order][first]
+    ends = np.concatenate([[0], np.cumsum(np.bincount(row[first], minlength=len(sizes)))])
+    return csr_array((np.ones(len(columns)), columns, ends), shape=shingles.shape)
 
 
 def _numbers(given: Sequence[str]) -> np.ndarray:

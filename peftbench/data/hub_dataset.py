@@ -28,13 +28,20 @@ FORMATS = ("parquet", "csv", "json")
 #: Files of a repository that say what its other files are.
 _ABOUT = ("README.md", ".huggingface.yaml", "dataset_infos.json")
 
+#: Of csv files: an empty cell alone is missing, as in a user's own file. pandas would also take
+#: texts and labels for missing that say None, null, NA, n/a or nan.
+_CSV_OPTIONS: Json = {"keep_default_na": False, "na_values": [""]}
+
 #: Values of a configuration of the datasets library that say nothing about reading a file.
 _NO_OPTIONS = ("name", "version", "data_dir", "data_files", "description", "features")
 
 
 def known(task: TaskConfig, classes: int | None) -> Json | None:
-    """What `describe` found before, here; None for nothing."""
+    """What `describe` found before, here; None for nothing, or where texts were read as missing."""
     found: Json | None = memo.recall("datasets", inputs(task, classes))
+    if found is not None and found["source"]["format"] == "csv":
+        options = found["source"].get("options") or {}
+        return found if options.keys() >= _CSV_OPTIONS.keys() else None
     return found
 
 
@@ -197,6 +204,8 @@ def _layout(
         if field.name not in _NO_OPTIONS
         and (value := getattr(builder.config, field.name)) != _default(field)
     }
+    if kind == "csv":
+        options = _CSV_OPTIONS | options
     source: Json = {"config": builder.config.name, "format": kind, "files": files}
     if options:
         source["options"] = json.loads(json.dumps(options))

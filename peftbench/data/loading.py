@@ -379,8 +379,11 @@ def cut(task: TaskConfig) -> folds.Cut:
     if key not in table.made:
         rows = _own_texts(task, table)
         given = None if task.group is None else own_file.text_cells(table, task.group)
+        alike = json.dumps(["alike", task.texts])  # once for the cuts of all seeds and sizes
+        if alike not in table.made:
+            table.made[alike] = folds.near_duplicates(rows.texts)
         table.made[key] = folds.cut(
-            rows.texts, rows.label, task.classes, task.folds, task.fold_seed or 0, given
+            table.made[alike], rows.label, task.classes, task.folds, task.fold_seed or 0, given
         )
     made: folds.Cut = table.made[key]
     return made

@@ -60,6 +60,6 @@ def split_training(
     )
     held = selection.held_of(len(first))
     again = first[loading.stratified(label[first], run.task.classes, seed + 1)]
-    start = held * (selection.fold or 0)
+    start = selection.start_of(len(first))
     kept = np.r_[again[:start], again[start + held :]]
     return TrainingRows(kept, again[start : start + held], reserved, rest)

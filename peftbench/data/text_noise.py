@@ -4,7 +4,8 @@ Our own: nlpaug and textattack need downloads (WordNet, embeddings) for what is 
 With one random stream a low rate's edits are among a high rate's, so that intensities nest, with
 two exceptions: swaps and order move each letter and word once at most, so that one of a higher rate
 may be in the place of a lower rate's; and a text of which deletions or dropout would leave nothing
-stays as it is, so that the strongest noise spares some of the shortest texts.
+stays as it is, so that the strongest noise spares some of the shortest texts. White space stays as
+it is, but that a word which is left out takes the one before it along.
 """
 
 import re
@@ -16,6 +17,7 @@ from peftbench.data.text_noise_lexicon import CONTRACTIONS, NEIGHBOURS, SYNONYMS
 Edit = Callable[[str, float, Random], str]
 
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
+_ANY_WORD = re.compile(r"\S+")
 _MARKS = ".,;:!?"
 
 
@@ -60,18 +62,20 @@ def casing(text: str, rate: float, random: Random) -> str:
 
 def punctuation(text: str, rate: float, random: Random) -> str:
     """Take marks away from the ends of words, and put marks where none was."""
-    words = text.split(" ")
+    words: list[str | None] = [*text.split(" ")]
     for place, word in enumerate(words):
         draw, which = random.random(), random.random()
         if draw < rate and word:
             bare = word.rstrip(_MARKS)
-            words[place] = bare if bare != word else word + _MARKS[int(which * len(_MARKS))]
-    return " ".join(word for word in words if word) or text
+            more = word + _MARKS[int(which * len(_MARKS))]
+            words[place] = more if bare == word else bare or None
+    kept = " ".join(word for word in words if word is not None)
+    return kept if kept.strip() else text
 
 
 def order(text: str, rate: float, random: Random) -> str:
     """Let words change places with the next one; each moves once at most."""
-    words = text.split()
+    words, blanks = _words(text)
     draws = [random.random() for _ in words]
     place = 0
     while place < len(words) - 1:
@@ -79,13 +83,23 @@ def order(text: str, rate: float, random: Random) -> str:
             words[place], words[place + 1] = words[place + 1], words[place]
             place += 1
         place += 1
-    return " ".join(words) or text
+    return blanks[0] + "".join(map("".join, zip(words, blanks[1:], strict=True)))
 
 
 def dropout(text: str, rate: float, random: Random) -> str:
     """Leave out words; a text of which none would be left stays whole."""
-    kept = [word for word in text.split() if random.random() >= rate]
-    return " ".join(kept) or text
+    words, blanks = _words(text)
+    kept = [place for place in range(len(words)) if random.random() >= rate]
+    if not kept:
+        return text
+    first, *others = kept
+    rest = [blanks[place] + words[place] for place in others]
+    return "".join([blanks[0], words[first], *rest, blanks[-1]])
+
+
+def _words(text: str) -> tuple[list[str], list[str]]:
+    """Words, and the white space before, between and behind them: one piece more."""
+    return _ANY_WORD.findall(text), _ANY_WORD.split(text)
 
 
 def synonyms(text: str, rate: float, random: Random) -> str:

@@ -15,6 +15,7 @@ from safetensors.numpy import save as save_arrays
 from transformers import PreTrainedTokenizerBase
 
 from peftbench.core.configs import TaskConfig
+from peftbench.core.run import canonical
 from peftbench.data import loading
 from peftbench.system import memo, offline_folder
 from peftbench.system.io import write_whole
@@ -135,6 +136,7 @@ def tokenize_split(
         tokenizer_hash(tokenizer),
         *([prompt.identity] if prompt else []),
         *(["asked"] if asked else []),
+        *([f"labels {canonical(task.source['labels'])}"] if task.source.get("labels") else []),
     ]
     name = f"{hashlib.sha256('|'.join(what).encode()).hexdigest()[:24]}.tokens"
     path = cache_folder() / name

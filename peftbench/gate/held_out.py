@@ -119,10 +119,13 @@ def read(
 
 
 def _label(table: FileTable, column: str, names: list[str]) -> NDArray[np.int64]:
-    """Classes by their names, or all by their numbers, as GLUE's own files have them."""
+    """Classes by their names, or all by their numbers, as GLUE's own files have them.
+
+    Where a number is a name as well, only names count: 4 of 1 to 5 is not the fifth class.
+    """
     cells = set(own_labels.label_cells(table, column))
     numbers = [str(number) for number in range(len(names))]
-    by_number = cells <= set(numbers) and not cells <= set(names)
+    by_number = cells <= set(numbers) and not set(names) & set(numbers)
     return own_labels.class_numbers(table, column, numbers if by_number else names)
 
 

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 AnyFloats = NDArray[np.floating]
 
+#: Of the natural logarithm of a temperature.
+_LOG_BOUND = 4
+
 #: Bins of the calibration error.
 BINS = 15
 
@@ -140,16 +143,24 @@ def reliability(
 def temperature(scores: AnyFloats, label: NDArray[np.int_]) -> float:
     """The number by which to divide log odds so that the NLL of the labels is least.
 
-    Between e^-4 and e^4: a model that knows nothing has its best temperature at the upper end.
+    Between e^-4 and e^4: a model that knows nothing has its best temperature at the upper end, one
+    that makes no mistake at the lower end.
     """
     from scipy.optimize import minimize_scalar
 
     found = minimize_scalar(
         lambda t: nll(log_probabilities(scores / np.exp(t)), label),
-        bounds=(-4, 4),
+        bounds=(-_LOG_BOUND, _LOG_BOUND),
         method="bounded",
     )
     return float(np.exp(found.x))
+
+
+def at_bound(scores: AnyFloats, label: NDArray[np.int_]) -> bool:
+    """Whether no temperature is better than an end of the range, so that the range decides it."""
+    tried = (temperature(scores, label), *np.exp([-_LOG_BOUND, _LOG_BOUND]))
+    best, *ends = (nll(log_probabilities(scores / one), label) for one in tried)
+    return min(ends) <= best + 1e-6
 
 
 def risks(wrong: AnyFloats, doubt: AnyFloats) -> AnyFloats:

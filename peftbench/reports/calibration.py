@@ -35,6 +35,7 @@ _SURE: dict[str, Callable[[Json], Any]] = {
     "ECE by chance": lambda told: told["before"].get("by_chance"),
     "tempered": lambda told: (told["after"] or {}).get("ece"),
     "tempered by chance": lambda told: (told["after"] or {}).get("by_chance"),
+    "held": lambda told: told["held"],
     "temperature": lambda told: told["temperature"],
     "NLL": lambda told: told["before"]["nll"],
     "Brier": lambda told: told["before"]["brier"],
@@ -52,6 +53,7 @@ _SURE: dict[str, Callable[[Json], Any]] = {
 }
 
 _VALUES: dict[str, Callable[[Json], Any]] = {
+    "held": lambda told: told["held"],
     "noise sd": lambda told: None if told["noise"] is None else told["noise"] ** 0.5,
     "NLL": lambda told: told["nll"],
     "inside 50 %": lambda told: (told["coverage"] or {}).get("0.5"),
@@ -108,6 +110,8 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
                 e.findings["nothing_held"] for e in section.found if "nothing_held" in e.findings
             }
             told = [*told, *(f"Nothing was fitted: {reason}." for reason in sorted(why))]
+            bound = sum("at_bound" in e.findings for e in section.found)
+            told += [_AT_BOUND.format(bound, len(section.found))] * bool(bound)
             made.append(Table(f"{start}: {section.title}", heads, lines, labels, told))
     return made
 
@@ -235,15 +239,24 @@ def _cell(name: str, values: list[Any]) -> str:
     defined = [value for value in values if value is not None]
     if not defined:
         return ""
+    if name == "held":  # one number, unless runs differ
+        ends = sorted({min(defined), max(defined)})
+        return " to ".join(f"{end:,}" for end in ends)
     if name in ("variance", "MI"):  # anything from tenths to a hundred-thousandth
         return f"{statistics.fmean(defined):.2g} ({len(defined)})"
     return grouping.spread(values, 1, 2) if name in _PLAIN else grouping.spread(values)
 
 
+_AT_BOUND = (
+    "Temperature at an end of its range, e^-4 or e^4, in {} of {} evaluations: the held examples "
+    "are all answered rightly, or no better than by chance; tempered figures say little there."
+)
+
 _NOTES = [
     "Mean ± standard deviation over seeds (number of seeds); percent but for temperature, NLL "
     "(nats), Brier, variance and MI. ECE: 15 bins of equal width; tempered: after dividing the "
-    "log odds by the temperature, which was fitted on training examples that the run did not use. "
+    "log odds by the temperature, which was fitted on training examples that the run did not use "
+    "(held: how many). "
     "By chance: the ECE of such a model whose probabilities are right, mean [95 %] over 200 draws "
     "of the labels from them, for one run (the mean over seeds varies less); the ECE of a run "
     "inside says nothing against its calibration. Equally sure "
@@ -252,14 +265,16 @@ _NOTES = [
     "where the method has some. Check: the share that a person must look at, least sure first, "
     "for this accuracy, found with the labels of this split: what the best threshold would need. "
     "Reviewed: the share below a threshold that examples which the run did not use show to leave "
-    "at most so many wrong answers, with 90 % probability (all where they show none); error: of "
-    "the answers above it. Of methods that sample, means over examples: variance, that of the "
-    "samples' probabilities, summed over classes; MI: mutual information of sample and class in "
+    "at most so many wrong answers, with 90 % probability if rows are independent "
+    "(all where they show none); error: of the answers above it. "
+    "Of methods that sample, means over examples: variance, that of the samples' "
+    "probabilities, summed over classes; MI: mutual information of sample and class in "
     "nats, which is the mean KL divergence of the samples from their average."
 ]
 _VALUE_NOTES = [
     "Labels under a Gaussian around the prediction: its variance is that of the method's samples "
-    "(0 where it has none) and one noise, fitted on training examples that the run did not use. "
+    "(0 where it has none) and one noise, fitted on training examples that the run did not use "
+    "(held: how many). "
     "Inside 95 %: how many labels lie in the central interval of that probability, in percent. "
     "Variance: mean variance of the samples of methods that sample."
 ]

@@ -40,7 +40,8 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
         lines = []
         for values, every in _before(section, ("suite",)).items():
             told = [e.findings["targets"] for e in every]
-            lines.append([convention.BASELINE, *values, *_across(told, targets, "trivial"), "", ""])
+            constant = _across(told, targets, "trivial")
+            lines.append([convention.BEST_CONSTANT, *values, *constant, "", ""])
         for values, every in _before(section, _STARTS).items():
             told = [e.findings["targets"] for e in every]
             lines.append(["untrained", *values, *_across(told, targets, "untrained"), "", ""])
@@ -62,17 +63,21 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
                 ["method", *section.split, *heads, "moved %", "inserted"],
                 lines,
                 1 + len(section.split),
-                [_NOTE, convention.NOTE] if section is sections[-1] else [],
+                [_NOTE] if section is sections[-1] else [],
             )
         )
     return made
 
 
+_UNDEFINED = "Undefined scores of runs that give one answer throughout count as 0 (AUC: 50)."
+
 _NOTE = (
     "Percent, mean ± standard deviation over seeds (number of seeds). Gap: the same metric at home "
     "less here, where home has it. Untrained: the pretrained model with the head that training "
     "started from. Moved: norm of the change of the pretrained weights over their norm; inserted: "
-    "norm of what was added."
+    "norm of what was added. Best constant: what one answer for all examples of a set scores, its "
+    "own most frequent class (F1: the positive class), which nobody who trained elsewhere knows. "
+    f"{_UNDEFINED}"
 )
 
 
@@ -124,7 +129,7 @@ def _across(told: list[Json], targets: dict[str, str], which: str) -> list[str]:
 _CAPTION = (
     "Mean scores in percent, over seeds, on sets of texts that training did not see; colours span "
     "the scores of one set and metric, from the lowest (dark) to the highest. Untrained: the "
-    f"model before training. {convention.NOTE}"
+    f"model before training. {_UNDEFINED}"
 )
 
 
@@ -172,7 +177,7 @@ class _HeatLine:
 
 
 def _heat(section: grouping.TableSection) -> list[_HeatLine]:
-    """Rows, then the constant prediction, then the models before training."""
+    """Rows, then the best constant, then the models before training."""
     targets = _targets(section)
 
     def scores(members: list[Evaluated], pick: Callable[[Json, str], Any]) -> list[Any]:
@@ -188,7 +193,7 @@ def _heat(section: grouping.TableSection) -> list[_HeatLine]:
     ]
     every = [e for members in section.rows.values() for e in members]
     trivial = scores(every, lambda target, metric: target["trivial"])
-    lines.append(_HeatLine(convention.BASELINE, None, len(every), trivial))
+    lines.append(_HeatLine(convention.BEST_CONSTANT, None, len(every), trivial))
     for values, found in _before(section, _STARTS).items():
         label = ", ".join(["untrained", *filter(None, values)])
         lines.append(_HeatLine(label, None, len(found), scores(found, _untrained)))

@@ -17,13 +17,17 @@ from peftbench.data.loading import LabelledTexts
 from peftbench.metrics import uncertainty as sure
 from peftbench.suites.base import Suite
 
+#: Held-out examples with fewer of which nothing is fitted: a handful that is answered without a
+#: mistake would make every answer certain.
+LEAST = 50
+
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration(Suite):
     """Calibration error, likelihood, risk and coverage, before and after one fitted number.
 
     Attributes:
-        examples: held-out training examples to fit on, at most.
+        examples: held-out training examples to fit on, at most; at least `LEAST`.
         review: shares of the reporting split that a person checks, least sure first.
         levels: probabilities of the intervals of values.
     """
@@ -33,7 +37,7 @@ class Calibration(Suite):
     levels: list[float]
 
     def __post_init__(self) -> None:
-        at_least("suite.examples", self.examples, 10, whole=True)
+        at_least("suite.examples", self.examples, LEAST, whole=True)
         for name, values in (("review", self.review), ("levels", self.levels)):
             listed(f"suite.{name}", values)
             if not values or not all(is_number(value) and 0 < value < 1 for value in values):
@@ -44,10 +48,10 @@ class Calibration(Suite):
         self.refuse_texts(run)
 
     def sets(self, run: Run, root: str | None) -> dict[str, LabelledTexts]:
-        """Training examples that the run did not train on; no set where it used all."""
+        """Training examples that the run did not train on; no set where it used (almost) all."""
         train = loading.load_split(run.task, run.task.splits["train"], root)
         held = splitting.split_training(run, train.label).held
-        return {"held": train.take(held[: self.examples])} if len(held) else {}
+        return {"held": train.take(held[: self.examples])} if len(held) >= LEAST else {}
 
     def findings(self, record: Record, known: Arrays, found: dict[str, Arrays]) -> Json:
         """Figures before and after; the fitted number is None where nothing was held out."""
@@ -55,6 +59,8 @@ class Calibration(Suite):
         told: Json = {"held": 0 if held is None else len(held["label"])}
         if held is None:
             told["nothing_held"] = NOTHING_HELD
+        elif record.run.task.classes > 1 and sure.at_bound(held["scores"], held["label"]):
+            told["at_bound"] = True
         told |= {name: float(known[name].mean()) for name in _SPREADS if name in known}
         if record.run.task.classes == 1:
             return told | self._values(known, held)
@@ -115,7 +121,10 @@ class Calibration(Suite):
 
 
 #: Why nothing was fitted.
-NOTHING_HELD = "the run trained on all training examples; choose a smaller size, or a selection"
+NOTHING_HELD = (
+    f"the run left fewer than {LEAST} training examples to fit on; choose a smaller size, "
+    "or size=full with a selection"
+)
 
 #: What a method that samples stores beside its scores.
 _SPREADS = ("variance", "mutual_information")

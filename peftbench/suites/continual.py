@@ -104,11 +104,32 @@ class Continual(Suite):
                     raise ConfigError("suite.sequence names tasks alone")
                 if "train" not in task.splits:
                     raise ConfigError(f"suite.sequence: {task.name} has nothing to train on")
-        elif total and sum(self.chunks or []) > run.train_size(total):
+            for one in self._runs(run):
+                if one.task.examples.get("train"):
+                    one.train_size(one.task.examples["train"])
+        elif total:
+            reserved = 0 if run.prompt is None else run.prompt.reserved
+            self._check_chunks(min(run.train_size(total), total - reserved), total - reserved)
+
+    def _check_chunks(self, size: int, total: int) -> None:
+        """Refuse chunks that are more than a run has.
+
+        Args:
+            size: of the run.
+            total: examples that a run may have at most.
+        """
+        wanted = sum(self.chunks or [])
+        if wanted > size:
+            instead = f", or size={wanted}" if wanted <= total else ""
             raise ConfigError(
-                f"suite.chunks are {sum(self.chunks or [])} examples, the run has "
-                f"{run.train_size(total)}; use fewer, or size={sum(self.chunks or [])}"
+                f"suite.chunks are {wanted} examples, the run has {size}; use fewer{instead}"
             )
+
+    def check_data(self, run: Run, root: str | None) -> None:
+        """Refuse sets and rounds that cannot be made; of later tasks, too."""
+        super().check_data(run, root)
+        for _ in self.rounds(run, root):
+            pass
 
     def sets(self, run: Run, root: str | None) -> dict[str, LabelledTexts]:
         """The validation split and every chunk, or the validation split of every task."""
@@ -189,13 +210,10 @@ class Continual(Suite):
     def _cut(self, run: Run, train: LabelledTexts) -> list[np.ndarray]:
         """Numbers of the examples of each chunk: consecutive pieces of the run's own subset."""
         assert self.chunks is not None
-        if sum(self.chunks) > run.train_size(len(train.label)):
-            raise ConfigError(
-                f"suite.chunks are {sum(self.chunks)} examples, the run has "
-                f"{run.train_size(len(train.label))}"
-            )
+        order = _order(run, train)
+        self._check_chunks(min(run.train_size(len(train.label)), len(order)), len(order))
         ends = np.cumsum(self.chunks)
-        return np.split(_order(run, train)[: ends[-1]], ends[:-1])
+        return np.split(order[: ends[-1]], ends[:-1])
 
     def _again(self, chunk: np.ndarray, number: int, place: int) -> np.ndarray:
         """What is replayed of an earlier chunk, drawn again in every round."""

@@ -27,6 +27,7 @@ from peftbench.data import glue_labels, loading
 from peftbench.data.loading import LabelledTexts
 from peftbench.data.prompt_config import in_turns
 from peftbench.metrics import task_metrics
+from peftbench.metrics.base import FLAT, is_constant
 from peftbench.suites.base import Suite
 
 
@@ -177,7 +178,9 @@ class Shift(Suite):
         """
         told: dict[str, Json] = {}
         for name in self.targets:
-            scored = _scores(found[name])
+            task = TaskConfig.from_json(self.targets[name]["task"])
+            flat = None if record.run.task.shares_unit(task) else _flat(record.run, known)
+            scored = _scores(found[name], flat)
             primary = record.run.task.metrics[0]
             metric = primary if primary in scored else next(iter(scored))
             home = _scores(known).get(metric)
@@ -186,7 +189,7 @@ class Shift(Suite):
                 "metric": metric,
                 "examples": len(found[name]["label"]),
                 "scores": scored,
-                "untrained": _scores(found[f"untrained/{name}"]),
+                "untrained": _scores(found[f"untrained/{name}"], flat),
                 "trivial": _trivial(found[name]["label"], metric),
                 "home": home,
                 "gap": None if home is None or away is None else home - away,
@@ -215,13 +218,24 @@ def _texts(task: TaskConfig) -> str:
     return f"{len(task.texts)} text{'s' * (len(task.texts) > 1)} an example"
 
 
-def _scores(arrays: Arrays) -> dict[str, float | None]:
-    """What outputs say about labels: the first metric is the one that is compared."""
+def _flat(run: Run, known: Arrays) -> float:
+    """The spread below which what a run predicts is one value, in the unit of its own labels."""
+    return FLAT * float(known["label"].std()) if run.task.regression else 0.0
+
+
+def _scores(arrays: Arrays, flat: float | None = None) -> dict[str, float | None]:
+    """What outputs say about labels: the first metric is the one that is compared.
+
+    Args:
+        flat: the spread below which predictions are one value; None where they have the unit of
+            the labels, by whose spread the metrics tell.
+    """
     scores, label = arrays["scores"], arrays["label"]
     if "text_sha256" in arrays:
         return task_metrics.score([one.name for one in task_metrics.text_metrics()], scores, label)
     if label.dtype.kind == "f":  # correlation with the value, or with the log odds of class 1
         value = scores[:, 0] if scores.shape[1] == 1 else scores[:, 1] - scores[:, 0]
+        value = value if flat is None else _as_spread(value, label, flat)
         return {
             name: task_metrics.METRICS[name].compute(value, label)
             for name in ("pearson", "spearman")
@@ -235,10 +249,22 @@ def _scores(arrays: Arrays) -> dict[str, float | None]:
     return found
 
 
+def _as_spread(value: np.ndarray, label: np.ndarray, flat: float) -> np.ndarray:
+    """Values with the spread of the labels, which changes no correlation; zeros if flat."""
+    value = value.astype(np.float64)
+    spread = float(value.std())
+    if spread < flat or is_constant(value, value):
+        return np.zeros_like(value)
+    return (value - value.mean()) * (float(label.std()) / spread)
+
+
 def _trivial(label: np.ndarray, metric: str) -> float | None:
-    """What the majority class scores, or the empty text; None where a constant has no score."""
+    """What the best class for all scores, or the empty text; None where a constant has no score."""
     if metric == "auc":
         return 0.5
+    if metric == "f1":  # of calling everything positive
+        share = float(np.mean(label == 1))
+        return 2 * share / (1 + share)
     if task_metrics.METRICS[metric].column is not None:
         return 0.0
     if metric != "accuracy":

@@ -75,6 +75,19 @@ def test_what_follows_from_undefined_scores_of_suites_is_computed_again():
     assert counted.findings["forgetting"] == pytest.approx(0.5)
 
 
+def test_a_constant_that_was_not_scored_is_no_score_of_0():
+    """Older findings of shifts lack the F1 of a constant, which is far above 0."""
+    (e,) = planned("suite=shift", "method=lora", "task.metrics=[f1]", "size=32")
+    target = {"scores": {"f1": None}, "untrained": {"f1": 0.3}, "trivial": None, "home": 0.5}
+    target |= {"metric": "f1", "gap": None}
+    (counted,) = (
+        convention.counted_evaluation(found(e, {"targets": {"away": target}}))
+        .findings["targets"]
+        .values()
+    )
+    assert (counted["trivial"], counted["scores"]["f1"], counted["gap"]) == (None, 0.0, 0.5)
+
+
 @pytest.mark.parametrize(("failed", "seeds", "high"), [(0, 3, 71), (0, 5, 52), (0, 10, 31)])
 def test_bounds_of_failures_are_clopper_and_pearsons(failed, seeds, high):
     """No failure in n: 1 - 0.025^(1/n)."""

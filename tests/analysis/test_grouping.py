@@ -43,6 +43,7 @@ def test_sizes_are_sections_of_calibration_and_shift():
     every = [abroad(e, e.run.size / 1000, 0.3) for e in planned("suite=shift", "size=100,200")]
     made = shift.tables(every, trained(every))
     assert [lines(table)[-1]["away accuracy"] for table in made] == ["10.0 (1)", "20.0 (1)"]
+    assert [table.rows[0][0] for table in made] == ["best constant"] * 2
 
 
 def test_sizes_and_settings_of_demonstrations_are_not_pooled():
@@ -124,7 +125,7 @@ def test_the_model_before_training_is_one_for_each_model():
     (table,) = shift.tables(every, trained(every))
     shown = [(line["method"], line["model"], line["away accuracy"]) for line in lines(table)]
     assert shown[:3] == [
-        ("constant prediction", "", "50.0"),
+        ("best constant", "", "50.0"),
         ("untrained", "minilm", "60.0 ± 0.0 (2)"),
         ("untrained", "tiny", "40.0 ± 0.0 (2)"),
     ]

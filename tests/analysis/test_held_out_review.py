@@ -49,6 +49,17 @@ def test_the_threshold_is_of_the_held_out_examples_and_the_error_of_the_others(e
     assert found["0.1"]["cut_off"] == pytest.approx(1 / (1 + np.exp(-4.0)))
 
 
+@pytest.mark.parametrize(("size", "reviewed"), [("full", False), ("3000", False), ("300", True)])
+def test_rows_that_chose_the_checkpoint_promise_nothing(size, reviewed):
+    """Of a run on all examples the selection part is all that is held out."""
+    words = ("method=lora", "seed=0", f"size={size}", "checkpoint_selection=best_on_holdout")
+    (evaluation,) = plan(*records.tiny(*words, "suite=calibration")).evaluations
+    assert evaluation.run.task.examples["train"] == 3000
+    found = Evaluated(evaluation, {"before": {}}, {}, {}, records.ENVIRONMENT, None)
+    told = review(found, answers(300, 6, 200), answers(80, 4, 20))
+    assert (told is not None) == reviewed
+
+
 def test_without_a_threshold_all_is_reviewed(evaluated):
     found = review(evaluated, answers(0, 0, 200), answers(80, 4, 20))
     assert found["0.1"] == {"cut_off": None, "reviewed": 1.0, "error": None}

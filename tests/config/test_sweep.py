@@ -475,7 +475,7 @@ def test_a_bad_word_is_refused_with_what_is_allowed(word):
         (("task.splits.validation=train",), "task.splits.validation=train is task.splits.train"),
         (("suite=noise", "suite.examples=2.5"), "a whole number of at least 2, got 2.5"),
         (("suite=noise", "suite.seed=-1"), "suite.seed must be a whole number of at least 0"),
-        (("suite=calibration", "suite.examples=20.5"), "a whole number of at least 10, got 20.5"),
+        (("suite=calibration", "suite.examples=60.5"), "a whole number of at least 50, got 60.5"),
         (("suite=calibration", "suite.levels=[]"), "suite.levels holds numbers between 0 and 1"),
         (("budget=steps", "budget.epochs=3"), "needs budget=epochs"),
         (("budget=steps", "budget.steps=-1"), "budget.steps must be a whole number"),

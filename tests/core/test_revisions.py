@@ -39,6 +39,18 @@ def test_a_correction_tells_runs_apart_and_leaves_others_alone():
     assert (plain.method.revision, before(plain).key) == (1, plain.key)
 
 
+def test_noise_between_blanks_concerns_models_that_see_them():
+    """Tokenizers of BERT take all white space for one blank; generated texts have no more."""
+
+    def loss(model, task, *more):
+        return one_run(f"model={model}", f"task={task}", "augmentation=noise", *more).loss_revision
+
+    assert loss("minilm", "sst2") == loss("roberta_base", "synthetic_opinion") == 1
+    assert loss("roberta_base", "sst2") == 2
+    none = [f"augmentation.kinds.{kind}=null" for kind in ("order", "dropout", "punctuation")]
+    assert loss("roberta_base", "sst2", *none) == 1
+
+
 def test_old_records_are_not_pooled_with_new_ones(tmp_path):
     for run in (PENALTY, VALUES, WRAPPED):
         old, new = (record(replace(one, seed=0)) for one in (before(run), run))

@@ -98,6 +98,15 @@ def test_of_few_examples_each_part_is_held_out_in_turn():
     assert len({one.key for one in trials}) == 4
 
 
+@pytest.mark.parametrize(
+    ("size", "revision"), [(100, 1), (101, 1), (98, 1), (7, 2), (75, 2), (163, 2), (166, 2)]
+)
+def test_only_a_last_fold_that_is_shorter_has_a_new_key(size, revision):
+    (run,) = runs("method=lora", f"size={size}")
+    trials = Question(subject(run), [1e-3], "", size).trials(1e-3, 1)
+    assert [one.loss_revision for one in trials] == [1, 1, 1, revision]
+
+
 @pytest.mark.parametrize(("fraction", "fold"), [(0.25, 4), (0.3, 3), (0.0, 0), (0.25, -1)])
 def test_a_fold_that_is_not_there_is_refused(fraction, fold):
     with pytest.raises(ConfigError, match="folds, from 0"):

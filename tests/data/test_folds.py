@@ -51,12 +51,44 @@ def test_a_pair_at_the_threshold_is_together_and_one_below_it_is_not():
     assert len(set(folds.near_duplicates([[base, base[:-5]]]).tolist())) == 2  # 17 of 22
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_not_compared_is_not_alike(seed):
+    """Against all pairs of rows: many of few words, some of them a few letters apart."""
+    draw = np.random.default_rng(seed)
+    words = ["film", "actor", "plot", "a", "very", "good", "long", "scene", "in", "the"]
+    texts = [" ".join(draw.choice(words, draw.integers(0, 9))) for _ in range(400)]
+    for place in draw.integers(0, 400, 200):
+        text = texts[place]
+        cut = int(draw.integers(0, len(text) + 1))
+        texts.append(text[:cut] + str(draw.choice([*"xyz", " good", ""])) + text[cut:])
+    padded = [" ".join(text.split()).ljust(5, "\0") for text in texts]
+    sets = [{text[n : n + 5] for n in range(len(text) - 4)} for text in padded]
+    group = list(range(len(texts)))
+    for one, mine in enumerate(sets):
+        for other in range(one):
+            both = len(mine & sets[other])
+            if 5 * both >= 4 * (len(mine) + len(sets[other]) - both):
+                low, high = sorted((group[one], group[other]))
+                group = [low if number == high else number for number in group]
+    numbers = {number: place for place, number in enumerate(dict.fromkeys(group))}
+    assert folds.near_duplicates([texts]).tolist() == [numbers[number] for number in group]
+
+
+def test_near_duplicates_are_found_once_for_all_cuts_of_a_file(tmp_path, monkeypatch):
+    path, found = write(tmp_path / "mine.csv", sentences(60)), []
+    real = folds.near_duplicates
+    monkeypatch.setattr(folds, "near_duplicates", lambda texts: found.append(0) or real(texts))
+    for seed in range(3):
+        loading.cut(task_of(path, "task.folds=4", "task.fold=1", f"task.fold_seed={seed}"))
+    assert len(found) == 1
+
+
 def test_each_part_has_the_shares_of_the_whole_and_groups_stay_in_one():
     rows = sentences(150)
     label = np.array([label == "good" for _, label in rows]).astype(int)
     texts = [text for text, _ in rows]
     customers = [str(n // 4) if n < 100 else "" for n in range(150)]
-    found = folds.cut([texts], label, 2, 5, 0, customers)
+    found = folds.cut(folds.near_duplicates([texts]), label, 2, 5, 0, customers)
     sizes = np.bincount(found.part)
     assert sizes.min() >= 26
     assert sizes.max() <= 34
@@ -66,7 +98,7 @@ def test_each_part_has_the_shares_of_the_whole_and_groups_stay_in_one():
         assert len(set(found.part[4 * number : 4 * number + 4])) == 1
     assert len(np.unique(found.group)) == 25 + 50
     assert found.alike == 0
-    other = folds.cut([texts], label, 2, 5, 1, customers)
+    other = folds.cut(folds.near_duplicates([texts]), label, 2, 5, 1, customers)
     assert (other.part != found.part).any()
 
 
@@ -76,7 +108,7 @@ def test_near_duplicates_join_the_groups_of_a_column():
     texts[7] = texts[3] + "!"
     given = ["" for _ in texts]
     given[7] = given[20] = "one customer"
-    found = folds.cut([texts], np.arange(40) % 2, 2, 4, 0, given)
+    found = folds.cut(folds.near_duplicates([texts]), np.arange(40) % 2, 2, 4, 0, given)
     assert found.group[3] == found.group[7] == found.group[20]
     assert found.part[3] == found.part[7] == found.part[20]
     assert found.alike == 2
@@ -89,7 +121,7 @@ def test_near_duplicates_join_the_groups_of_a_column():
 def test_what_cannot_be_cut_is_refused(label, parts, told):
     texts = [text for text, _ in sentences(len(label))]
     with pytest.raises(ConfigError, match=told):
-        folds.cut([texts], np.array(label), 2, parts, 0)
+        folds.cut(folds.near_duplicates([texts]), np.array(label), 2, parts, 0)
 
 
 def test_the_folds_of_a_file_hold_each_row_out_once(tmp_path):
@@ -138,7 +170,7 @@ def test_folds_make_runs_of_their_own_and_the_column_of_groups_is_read(tmp_path)
 
 def test_few_values_have_fewer_strata():
     """Forty values in five parts: of ten strata each would have four."""
-    found = folds.cut([[text for text, _ in sentences(40)]], np.arange(40.0), 1, 5, 0)
+    found = folds.cut(np.arange(40), np.arange(40.0), 1, 5, 0)
     assert np.bincount(found.part).tolist() == [8] * 5
     for part in range(5):
         held = np.flatnonzero(found.part == part)

@@ -14,11 +14,11 @@ from hub_server import COMMIT
 from peftbench.cli.main import main
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
-from peftbench.data import loading
+from peftbench.data import hub_dataset, loading
 from peftbench.results.store import ResultsFolder
 from peftbench.runner import prefetch
 from peftbench.suites.base import build_suite
-from peftbench.system import hub, offline_folder
+from peftbench.system import hub, memo, offline_folder
 
 NEWER = "beef" + 36 * "1"
 GIVEN = records.tiny("method=bitfit", "task=hub", "task.dataset=people/jokes", "size=full")
@@ -97,6 +97,23 @@ def test_shards_of_parquet_with_named_classes(repository):
     assert list(loading.kept(found, "train", None)) == found.source["files"]["train"]
 
 
+def test_words_that_pandas_takes_for_missing_are_texts_and_classes(repository):
+    for split in ("train", "test"):
+        words = [*("None", "null", "NA", "n/a", "nan"), ""]
+        rows = [f"{words[n % 6]} ,{('None', 'favor')[n % 2]}" for n in range(12)]
+        rows += ["NA,None", ",favor"]
+        (repository.folder / f"{split}.csv").write_text("\n".join(["text,label", *rows]))
+    found = task("task.validation=test")
+    assert found.class_names == ["None", "favor"]
+    train = loading.load_split(found, "train", None)
+    assert train.texts[0][-2:] == ["NA", ""]
+    assert {text.strip() for text in train.texts[0]} == {*words}
+    before = found.source | {"options": {}}
+    asked = hub_dataset.inputs(found, None)
+    memo.remember("datasets", asked, {"source": before, "class_names": ["favor"], "examples": {}})
+    assert hub_dataset.known(found, None) is None  # read with pandas' own words before
+
+
 CARD = """---
 configs:
 - config_name: easy
@@ -134,7 +151,7 @@ def test_configurations_of_a_card(repository):
         task("task.config=odd")
     hard = task("task.config=hard")
     assert hard.class_names == ["bad", "good"]
-    assert hard.source["options"] == {"sep": ";"}
+    assert hard.source["options"] == {"sep": ";", "keep_default_na": False, "na_values": [""]}
     assert loading.load_split(hard, "train", None).label.tolist() == [1, 0] * 4
     assert task("task.config=easy").source["config"] == "easy"
 

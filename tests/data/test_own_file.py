@@ -483,6 +483,17 @@ def test_the_report_is_ten_lines_at_most(tmp_path):
     assert "further notes" in told[-1]
 
 
+@pytest.mark.parametrize(
+    ("metrics", "told"),
+    [("f1,accuracy", "; f1 of class 'legit'"), ("accuracy,macro_f1", "legit 16 + 4")],
+)
+def test_the_report_names_the_positive_class(metrics, told, tmp_path):
+    """It is the last one in the alphabet, which a person who looks for fraud would not expect."""
+    path = write(tmp_path / "mine.csv", sentences(names=("fraud", "legit")))
+    lines = data_report.data_lines(task_of(path, f"task.metrics=[{metrics}]"), None)
+    assert lines[1].endswith(told)
+
+
 @pytest.mark.parametrize(("letters", "share"), [("This is text .", 0.2), ("Das ist ein Satz", 1.0)])
 def test_a_tokenizer_that_does_not_know_the_language(letters, share, tmp_path, monkeypatch):
     from tokenizers import Tokenizer, models, pre_tokenizers

@@ -11,8 +11,8 @@ from peftbench.data.splitting import split_training
 LABEL = np.arange(400) % 2
 
 
-def split(fold):
-    (run,) = runs("method=lora", "size=100")
+def split(fold, size=100):
+    (run,) = runs("method=lora", f"size={size}")
     selection = CheckpointSelection(fraction=0.25, patience=1, fold=fold)
     return split_training(run, LABEL, selection)
 
@@ -36,6 +36,13 @@ def test_a_last_part_is_what_is_left_and_none_is_empty():
     assert [one.held_of(6) for one in selection[:3]] == [2, 2, 2]
     with pytest.raises(ConfigError, match="of 6 examples leaves nothing to select on"):
         selection[3].held_of(6)
+
+
+@pytest.mark.parametrize(("size", "last"), [(7, 1), (75, 18), (163, 40), (166, 40)])
+def test_a_shorter_last_part_repeats_no_row_of_the_others(size, last):
+    held = [split(fold, size).selection for fold in range(4)]
+    assert len(held[3]) == last
+    assert len(set(np.concatenate(held))) == size
 
 
 def test_the_first_fold_is_the_split_of_a_run_without_one():

@@ -1,5 +1,6 @@
 """Noise is seeded, as strong as asked, nested where it says so, and leaves alone the rest."""
 
+import re
 from random import Random
 
 import pytest
@@ -24,6 +25,23 @@ def test_same_seed_same_text_whatever_stands_beside_it(kind):
 @pytest.mark.parametrize("kind", EDITS)
 def test_at_rate_zero_nothing_changes(kind):
     assert noisy(TEXTS, kind, 0.0, seed=0) == TEXTS
+
+
+@pytest.mark.parametrize("kind", EDITS)
+def test_at_rate_zero_line_breaks_and_further_blanks_stay(kind):
+    texts = ["A film .\n\nGood  acting ,\tbad  plot . ", " \n", ""]
+    assert noisy(texts, kind, 0.0, seed=0) == texts
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_words_move_and_vanish_between_the_blanks_of_the_text(seed):
+    text = " one\ntwo  three\tfour "
+    (moved,), (lost,) = (noisy([text], kind, 0.5, seed) for kind in ("order", "dropout"))
+    assert re.split(r"\S+", moved) == [" ", "\n", "  ", "\t", " "]
+    assert sorted(moved.split()) == ["four", "one", "three", "two"]
+    places = {"two": "\n", "three": "  ", "four": "\t"}
+    first, *others = lost.split()
+    assert lost == " " + first + "".join(places[word] + word for word in others) + " "
 
 
 @pytest.mark.parametrize("kind", EDITS)

@@ -1,8 +1,10 @@
 """Subsets, batches, masks and the cache of tokens."""
 
 import itertools
+import json
 import multiprocessing
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -267,6 +269,25 @@ def test_cache_knows_length_and_tokenizer_apart(task, tokenizer, cache_folder):
     other = load_tokenizer(tiny.one_run("model=minilm").model)
     tokenise(task, tokenizer), tokenise(task, tokenizer, length=20), tokenise(task, other)
     assert len(list(cache_folder.rglob("*.tokens"))) == 3
+
+
+def test_cache_knows_the_order_of_the_labels(tokenizer, cache_folder, tmp_path):
+    """Corrected labels: the tokens of before would train on the numbers of the wrong order."""
+    rows = [json.dumps({"one": f"text {n}", "label": ("no", "yes")[n % 3 == 0]}) for n in range(9)]
+    (tmp_path / "train.json").write_text("\n".join(rows))
+    source = {"hub": None, "revision": None, "files": {"train": "train.json"}}
+    labels = []
+    for order in (["yes", "no"], ["no", "yes"]):
+        task = replace(
+            tiny.one_run().task,
+            source=source | {"labels": order},
+            texts=["one"],
+            label="label",
+            splits={"train": "train"},
+        )
+        tokens = tokenization.tokenize_split(task, "train", tokenizer, 128, str(tmp_path))
+        labels.append(tokens.label.tolist())
+    assert labels == [[0, 1, 1] * 3, [1, 0, 0] * 3]
 
 
 def test_a_tokenizer_is_known_whatever_it_did_last(tokenizer):

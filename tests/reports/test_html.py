@@ -679,6 +679,6 @@ def test_the_picture_and_the_page_of_shift_have_the_same_lines_and_figures(resul
     assert [glossary.row(line["label"]) for line in panel["lines"]] == [
         text.get_text() for text in axis.get_yticklabels()
     ]
-    assert "constant prediction" in [line["label"] for line in panel["lines"]]
+    assert "best constant" in [line["label"] for line in panel["lines"]]
     texts = [text for line in panel["lines"] for text in line["texts"]]
     assert texts == [text.get_text() for text in axis.texts]

@@ -47,6 +47,11 @@ def test_replay_adds_a_part_of_every_earlier_chunk(replay, counts):
     ("words", "told"),
     [
         (["suite.chunks=[20,20]"], "suite.chunks are 40 examples, the run has 32"),
+        (
+            ["size=full", "prompt=words", "prompt.reserved=8", "suite.chunks=[1000,1995]"],
+            "suite.chunks are 2995 examples, the run has 2992; use fewer",
+        ),
+        (["task=mrpc", "size=3000", "suite.sequence=[rte]"], "size=3000: rte has 2490 training"),
         (["suite.chunks=[]"], "suite.chunks is empty"),
         (["suite.chunks=[8,0]"], "suite.chunks must be a whole number of at least 1"),
         (["suite.chunks=[8]", "suite.replay=2"], "suite.replay must be a number from 0 to 1"),
@@ -71,6 +76,24 @@ def test_bad_words_are_refused_when_planning(words, told):
     with pytest.raises(ConfigError) as caught:
         one(*words)
     assert told in str(caught.value)
+
+
+def test_a_sequence_without_the_training_data_of_a_later_task_is_refused_before_training():
+    """The sets are of validation splits; the training file is first read behind the run's own."""
+    evaluation, rounds = one("task=synthetic_opinion", "suite.sequence=[synthetic_acceptability]")
+    rounds.check_data(evaluation.run, None)
+    real, asked = loading.load_split, []
+
+    def lost(task, split, root):
+        asked.append((task.name, split))
+        if asked[-1] == ("synthetic_acceptability", "train"):
+            raise ConfigError("no such file")
+        return real(task, split, root)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "load_split", lost)
+        with pytest.raises(ConfigError, match="no such file"):
+            rounds.check_data(evaluation.run, None)
 
 
 def test_a_chain_of_priors_needs_posteriors():

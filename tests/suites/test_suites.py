@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from records import predictions, record, runs, tiny
+from suite_records import found as found_by_hand
+from suite_records import trained
 
 from peftbench.cli.main import main
 from peftbench.config import catalog
@@ -19,6 +21,7 @@ from peftbench.data.text_noise import EDITS
 from peftbench.data.tokenization import TokenizedSplit
 from peftbench.evaluation import evaluator
 from peftbench.metrics import task_metrics
+from peftbench.reports import calibration as calibration_report
 from peftbench.results.store import ResultsFolder
 from peftbench.suites import base, noise
 from peftbench.suites.in_context import InContext
@@ -87,6 +90,18 @@ def test_word_order_is_no_noise_to_acceptability():
     kinds = base.build_suite(first.suite).rates(), base.build_suite(other.suite).rates()
     assert set(kinds[0]) == set(EDITS)
     assert set(kinds[0]) - set(kinds[1]) == {"order", "dropout"}
+
+
+@pytest.mark.parametrize(
+    ("task", "left_out"),
+    [("wnli", {"order", "dropout"}), *((name, {"dropout"}) for name in ("mnli", "rte", "qnli"))],
+)
+def test_a_lost_word_is_no_noise_where_it_may_be_the_answer(task, left_out):
+    (evaluation,) = planned("suite=noise", f"task={task}")
+    kinds = evaluation.suite["kinds"]
+    assert {kind for kind, rate in kinds.items() if rate is None} | (
+        EDITS.keys() - kinds.keys()
+    ) == left_out
 
 
 @pytest.mark.parametrize(
@@ -242,6 +257,47 @@ def test_shift_scores_classes_by_classes_and_values_by_their_order():
     assert told["gap"] is None
 
 
+@pytest.mark.parametrize(("metrics", "best"), [("accuracy", 0.62), ("f1", 2 * 0.38 / 1.38)])
+def test_the_best_constant_of_a_target_is_its_own(metrics, best):
+    """Of accuracy its most frequent class, of F1 everything positive."""
+    evaluation, shift = one("suite=shift", f"task.metrics=[{metrics}]")
+    label = (np.arange(100) >= 62).astype(int)
+    answers = {"label": label, "scores": outputs(label, 0.7)}
+    target = "synthetic_similarity"
+    found = {target: answers, f"untrained/{target}": answers}
+    told = shift.findings(record(evaluation.run), answers, found)["targets"][target]
+    assert (told["metric"], told["trivial"]) == (metrics, pytest.approx(best))
+
+
+@pytest.mark.parametrize("home", ["synthetic_similarity", "synthetic_paraphrase"])
+@pytest.mark.parametrize("unit", [1.0, 1000.0])
+def test_shift_to_values_of_another_unit_is_judged_in_the_runs_own(home, unit, tmp_path):
+    """Predictions between 0 and 5, or log odds, are less than 1 % of the spread of such labels."""
+    label = unit * np.linspace(0, 1, 50).astype(np.float32)
+    path = tmp_path / "mine.csv"
+    path.write_text("\n".join(["one,two,label", *(f"a{n},b{n},{v}" for n, v in enumerate(label))]))
+    target = f"mine:{{path:{path},texts:[one,two],kind:regression}}"
+    evaluation, shift = one("suite=shift", f"task={home}", f"suite.targets={{{target}}}")
+    assert evaluation.suite["revision"] == 3
+    value = np.linspace(0, 0.5, 50, dtype=np.float32)[::-1]
+    columns = [value] if home == "synthetic_similarity" else [0 * value, value]
+    answers = {"label": label, "scores": np.stack(columns, axis=1)}
+    still = answers | {"scores": np.full_like(answers["scores"], 0.25)}
+    known = {"label": np.arange(50) % 2, "scores": outputs(np.arange(50) % 2)}
+    if home == "synthetic_similarity":
+        known = {"label": 5 * np.linspace(0, 1, 50, dtype=np.float32), "scores": value[:, None]}
+    found = {"mine": answers, "untrained/mine": still}
+    told = shift.findings(record(evaluation.run), known, found)["targets"]["mine"]
+    assert told["scores"] == pytest.approx({"pearson": -1.0, "spearman": -1.0})
+    assert told["untrained"] == {"pearson": None, "spearman": None}
+
+
+def test_sets_of_one_unit_keep_their_key_and_scores():
+    words = ("task=stsb", "suite=shift_local", "suite.targets={sts_onwn:{},mrpc:{}}")
+    evaluation, _ = one(*words)
+    assert evaluation.suite["revision"] == 2
+
+
 def test_shift_to_a_users_file(tmp_path):
     path = tmp_path / "pairs.csv"
     rows = [f"a{n},b{n},{n % 2}" for n in range(20)]
@@ -333,7 +389,7 @@ def test_calibration_holds_out_what_training_never_saw(form, selection, size):
     seen, chosen_on = batching.split_rows(run, tokens, run.checkpoint_selection, seed)
     reserved = prompt_config.reserved(run, train.label)
     left = len(train.label) - len({*seen, *chosen_on, *reserved})
-    if not left and selection == "last":
+    if (left or len(chosen_on)) < 50:
         assert held is None
         return
     rows = {int(text) for text in held.texts[0]}
@@ -358,8 +414,35 @@ def test_calibration_by_hand():
     assert told["to_check"]["0.9"] == 0.5  # all are equally sure: half of them, in any order
     without = calibration.findings(record(evaluation.run), known, {})
     assert (without["temperature"], without["after"], without["held"]) == (None, None, 0)
-    assert "trained on all training examples" in without["nothing_held"]
+    assert "left fewer than 50 training examples" in without["nothing_held"]
     assert without["before"] == told["before"]
+
+
+def test_calibration_fits_nothing_on_a_handful():
+    """Eight examples without a mistake would make every answer of the reporting split certain."""
+    total = runs("task=synthetic_opinion")[0].task.examples["train"]
+    for left, held, revision in ((49, 0, 2), (50, 50, None), (0, 0, None)):
+        words = ("suite=calibration", "task=synthetic_opinion", f"size={total - left}")
+        evaluation, calibration = one(*words)
+        found = calibration.sets(evaluation.run, None)
+        assert sum(len(one.label) for one in found.values()) == held
+        assert evaluation.suite.get("revision") == revision
+
+
+def test_a_temperature_that_its_bound_decides_is_marked():
+    evaluation, calibration = one("suite=calibration")
+    label = np.arange(100) % 2
+    right = {"label": label, "scores": 2.0 * np.eye(2)[label]}
+    told = calibration.findings(record(evaluation.run), right, {"held": right})
+    assert told["at_bound"]
+    assert told["temperature"] < 0.1
+    mixed = right | {"scores": np.where(np.arange(100)[:, None] < 90, 1, -1) * right["scores"]}
+    assert "at_bound" not in calibration.findings(record(evaluation.run), right, {"held": mixed})
+    made = [found_by_hand(evaluation, told)]
+    (table,) = calibration_report.tables(made, trained(made))
+    row = dict(zip(table.columns, table.rows[0], strict=True))
+    assert row["held"] == "100"
+    assert "in 1 of 1 evaluations" in table.notes[-1]
 
 
 def test_calibration_of_values():

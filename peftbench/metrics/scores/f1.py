@@ -26,7 +26,7 @@ def _resampled(predicted: Array, label: Array, counts: Floats) -> Floats:
 METRIC = Metric(
     name="f1",
     title="F1",
-    about="harmonic mean of precision and recall of the positive class",
+    about="harmonic mean of precision and recall of the positive class, the second label",
     compute=f1,
     resampled=_resampled,
     kinds=("classification",),

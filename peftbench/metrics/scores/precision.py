@@ -24,7 +24,7 @@ def _resampled(predicted: Array, label: Array, counts: Floats) -> Floats:
 METRIC = Metric(
     name="precision",
     title="precision",
-    about="share of the predicted positives that are positive",
+    about="share of the predicted positives that are positive; positive is the second label",
     compute=precision,
     resampled=_resampled,
     kinds=("classification",),

@@ -24,7 +24,7 @@ def _resampled(predicted: Array, label: Array, counts: Floats) -> Floats:
 METRIC = Metric(
     name="recall",
     title="recall",
-    about="share of the positives that are found",
+    about="share of the positives that are found; positive is the second label",
     compute=recall,
     resampled=_resampled,
     kinds=("classification",),

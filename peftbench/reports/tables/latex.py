@@ -42,8 +42,8 @@ _CELL = re.compile(
     r"(?: †(?P<gone>\d+))?(?P<mark>.*)"
 )
 
-#: Rows that are no rows of records: the first and the last, set apart by a rule.
-_APART = (convention.BASELINE, convention.DETECTABLE)
+#: Rows that are no rows of records, set apart by a rule: first ones, and the last.
+_FIRST, _LAST = (convention.BASELINE, convention.BEST_CONSTANT), convention.DETECTABLE
 
 #: Columns of figures that a column of a page has room for; more take both.
 _COLUMN = 3
@@ -87,15 +87,15 @@ def latex(table: Table, heads: Sequence[tuple[str, str]] | None = None, measured
     caption += f" ($n = {usual}$)." if usual.isdigit() else "."
     body = []
     for row, line in zip(table.rows, lines, strict=True):
-        rule = [r"\midrule"] if row[0] in _APART else []
+        rule = [r"\midrule"] if row[0] in (*_FIRST, _LAST) else []
         text = " & ".join(line) + r" \\"
-        body += [text, *rule] if row[0] == _APART[0] else [*rule, text]
+        body += [text, *rule] if row[0] in _FIRST else [*rule, text]
     notes = [
         *([_COLLAPSED] if any(cell and cell["gone"] for row in found for cell in row) else []),
         *_explained(table.notes, marks, common),
         *([_BEST] if table.bold else []),
         *([rf"\item In brackets: seeds where they are not {usual}."] if len(counts) > 1 else []),
-        *([_DETECTABLE] if any(row[0] == _APART[1] for row in table.rows) else []),
+        *([_DETECTABLE] if any(row[0] == _LAST for row in table.rows) else []),
     ]
     size = "footnotesize" if len(heads) < _COLUMN else "scriptsize"
     kind = "table" if len(heads) <= _COLUMN else "table*"
