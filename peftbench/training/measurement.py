@@ -10,7 +10,7 @@ import gc
 import os
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
@@ -26,6 +26,9 @@ from peftbench.system import hardware
 from peftbench.training.predictor import Predictor
 
 PHASES = ("load", "tokenise", "warmup", "train", "evaluate")
+
+#: The peak of CUDA's allocator, in the memory of a record.
+ALLOCATED = "cuda_peak_allocated_bytes"
 
 _LIBRARIES = ("peftbench", "torch", "transformers", "accelerate", "datasets", "numpy", "tokenizers")
 
@@ -60,6 +63,13 @@ class Phases:
     def now(self) -> float:
         """Seconds on a clock that has waited for the device."""
         return time.perf_counter() if self.shared else synchronized_clock(self.device)
+
+    def peak_of(self, name: str, act: Callable[[], object]) -> int:
+        """Do something within a phase; the peak bytes that CUDA allocates meanwhile, 0 on a CPU."""
+        self._note(name)
+        _reset_peaks(self.device)
+        act()
+        return _peaks(self.device).get(ALLOCATED) or 0
 
     def _note(self, name: str) -> None:
         for kind, peak in _peaks(self.device).items():
@@ -109,7 +119,7 @@ def _peaks(device: torch.device) -> dict[str, int | None]:
         line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
         peaks["cpu_peak_rss_bytes"] = 1024 * int(line.split()[1])
     if device.type == "cuda":
-        peaks["cuda_peak_allocated_bytes"] = torch.cuda.max_memory_allocated(device)
+        peaks[ALLOCATED] = torch.cuda.max_memory_allocated(device)
         peaks["cuda_peak_reserved_bytes"] = torch.cuda.max_memory_reserved(device)
     return peaks
 

@@ -33,7 +33,7 @@ from peftbench.training import checkpointing, cost_model, loop, measurement
 from peftbench.training.continual_stage import ContinualStage
 from peftbench.training.device import device_of
 from peftbench.training.distributed import ProcessGroup
-from peftbench.training.measurement import Energy, Phases
+from peftbench.training.measurement import ALLOCATED, Energy, Phases
 from peftbench.training.precision import AUTOCAST, build_accelerator, resolve_precision
 from peftbench.training.predictor import PredictionOutOfMemory, Predictor, build_batch_source
 from peftbench.training.run_stack import captured_alone
@@ -622,13 +622,12 @@ def _per_class(run: Run, outputs: Arrays) -> list[Json]:
 
 
 def _memory(prepared: PreparedTraining) -> Json:
-    """Peak bytes by phase; a replayed step allocates nothing, its warm-up had its memory."""
+    """Peak bytes by phase; a replayed step allocates nothing, so its memory is that of the step."""
     memory = prepared.training.phases.memory
-    name = "cuda_peak_allocated_bytes"
-    if prepared.graphs is None or prepared.graphs.refused is not None or name not in memory:
+    if prepared.graphs is None or prepared.graphs.refused is not None or ALLOCATED not in memory:
         return memory
-    peaks = memory[name]
-    return memory | {name: peaks | {"train": max(peaks["train"], peaks["warmup"])}}
+    peaks = memory[ALLOCATED]
+    return memory | {ALLOCATED: peaks | {"train": max(peaks["train"], prepared.graphs.peak_bytes)}}
 
 
 def _provenance(job: TrainingJob, tokenizer: PreTrainedTokenizerBase) -> Json:

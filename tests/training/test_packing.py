@@ -380,6 +380,48 @@ def test_a_run_alone_takes_captured_steps_of_shapes_warmed_up_before(task, monke
     assert [p["step"] for p in replayed.record.curve] == [p["step"] for p in plain.record.curve]
 
 
+def test_memory_of_captured_steps_is_that_of_a_step_without_copies_of_the_state(task, monkeypatch):
+    """Of what CUDA's allocator would say: a capture has a GB beside the MB of a step."""
+
+    def record(step):
+        def replay():
+            replaying.append(True)
+            out.copy_(step())
+            replaying.pop()
+
+        out = torch.zeros(1)
+        return replay, out
+
+    def allocate(count):
+        peak[0] = max(peak[0], 0 if replaying else count)
+
+    def gradients(stack, *args):
+        allocate(10**6 + sum(tensor.nbytes for tensor in stack.graphs.state))
+        return step(stack, *args)
+
+    def apart(graphs, *args):
+        allocate(10**9)
+        return compared(graphs, *args)
+
+    [run] = runs(task, "method=lora", "method.dropout=0", "size=40", "budget.steps=9")
+    peak, replaying = [0], []
+    step, compared = RunStack.gradients, step_graphs.StepGraphs._apart
+    monkeypatch.setattr(RunStack, "gradients", gradients)
+    monkeypatch.setattr(step_graphs.StepGraphs, "_apart", apart)
+    monkeypatch.setattr(measurement, "_reset_peaks", lambda device: peak.__setitem__(0, 0))
+    monkeypatch.setattr(
+        measurement,
+        "_peaks",
+        lambda device: {"cpu_peak_rss_bytes": None, measurement.ALLOCATED: peak[0]},
+    )
+    monkeypatch.setitem(step_graphs.CAPTURE, "cpu", lambda: record)
+    monkeypatch.setattr(batching, "STATIC_SHAPES", {"cpu"})
+    done = execute(run, CPU).record
+    assert done.environment["graphs"].endswith("shapes captured")
+    found = done.memory[measurement.ALLOCATED]
+    assert (found["train"], found["warmup"]) == (10**6, 10**9)
+
+
 def test_a_run_alone_that_cannot_be_stacked_trains_as_ever(task, monkeypatch):
     def refuse(stack, predictor, inputs, micro):
         raise RuntimeError("no batching rule")
