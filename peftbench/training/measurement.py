@@ -23,6 +23,7 @@ from peftbench.core.run import Json
 from peftbench.data.batching import Batch, BatchSource, micro_batches
 from peftbench.models.gradient_checkpointing import metered
 from peftbench.system import hardware
+from peftbench.training.distributed import ProcessGroup
 from peftbench.training.predictor import Predictor
 
 PHASES = ("load", "tokenise", "warmup", "train", "evaluate")
@@ -208,7 +209,7 @@ def warm_up(
     Kernels are chosen and memory is taken before the clock runs, and matrix products are counted.
     Without static shapes that is done for the shortest and the longest batch. The first run of a
     kind does it for all runs of a process: passes of the others would leave their training seconds
-    as they are.
+    as they are. Processes that train together pass their rows of a batch, as they do in a step.
 
     Args:
         view: of the run.
@@ -220,17 +221,19 @@ def warm_up(
         FLOPs of a training step for each padded token, and for each token × length (attention).
     """
     kind = kind_of(view)
-    for batch in feed.shapes:
+    peers = ProcessGroup(view.accelerator)
+    for batch in map(peers.warming, feed.shapes):
         for piece in micro_batches(batch, micro or len(batch["labels"])):
             if first_of(view, "pass", kind, _shape(piece)):
                 _pass(view, piece)
     counts = []
-    for batch in feed.extremes:
+    extremes = [peers.warming(batch) for batch in feed.extremes]
+    for batch in extremes:
         first = next(micro_batches(batch, micro or len(batch["labels"])))
         rows, length = first["input_ids"].shape
         counts.append((length, _flops(view, kind, first) / (rows * length)))
     if view.device.type == "cuda" and not shared:  # what the last run took was given back
-        _pass(view, next(micro_batches(feed.extremes[-1], micro or len(first["labels"]))))
+        _pass(view, next(micro_batches(extremes[-1], micro or len(first["labels"]))))
     (short, few), (long, many) = counts[0], counts[-1]
     slope = (many - few) / (long - short) if long > short else 0.0
     return many - slope * long, slope
