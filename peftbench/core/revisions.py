@@ -130,6 +130,12 @@ def _chunks_are_fewer(node: Json, run: Run) -> bool:
     return bool(not node["sequence"] and sum(node["chunks"] or []) != run.counted_size)
 
 
+def _own_linears(node: Json, run: Run) -> bool:
+    """Whether a run trains linears of the model itself, and may multiply in 16 bits."""
+    name = class_name(run.method.to_json()["_target_"])
+    return name in ("Full", "RobustPartial") and run.train.precision != "fp32"
+
+
 #: Of suites, by the name of their class; a correction gets the suite's node and the run.
 SUITES: dict[str, tuple[Correction, ...]] = {
     "Calibration": (
@@ -140,6 +146,11 @@ SUITES: dict[str, tuple[Correction, ...]] = {
     ),
     "Continual": (
         Correction("at once was trained on more than the chunks hold", _chunks_are_fewer),
+    ),
+    "Latency": (
+        Correction(
+            "linears that trained were cast at each pass, of merged models none were", _own_linears
+        ),
     ),
     "Shift": (
         Correction("targets had examples that the run's task trains on"),
