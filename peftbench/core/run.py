@@ -379,7 +379,8 @@ class Record:
         speed: training examples and tokens for each second of `seconds["train"]`; None of a run
             that trained no step.
         memory: peak bytes by phase: CPU resident set, CUDA allocated and reserved.
-        energy_joules: of the GPU while it trained; None unless it was held alone.
+        energy_joules: of the GPU from the first step to the last evaluation of the curve; None
+            unless one GPU was held alone.
         flops: model FLOPs of the training, forward and backward.
         environment: versions, device, threads, commit, data fingerprint, weights hash …
         predictions_sha256: of the predictions' file.

@@ -296,7 +296,7 @@ class PreparedTraining:
         resumed: whether it continues from a checkpoint.
         energy: of the GPU, counted from now on.
         tokenizer: of the model.
-        joules: of the GPU while it trained, once that is over.
+        joules: of the GPU until the last evaluation of the curve, once that is over.
         graphs: how its steps are launched, where it trains alone on a GPU.
         reported: outputs on the whole reporting split, as of the latest evaluation of all of it; of
             a trial, which is evaluated once, those on what it holds out.
@@ -447,7 +447,7 @@ def prepare(job: TrainingJob, micro: int | None) -> PreparedTraining:
     )
     if predictor.static_shapes:
         _warm_shapes(prepared, batches)
-    if not job.alike:
+    if not job.alike and ProcessGroup(accelerator).count == 1:  # else other GPUs use some too
         prepared.energy = Energy(device)  # that of the passes before is not the training's
     return prepared
 

@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -156,6 +157,17 @@ def test_record_is_what_happened(task, warm):
     assert set(record.seconds) == {"load", "tokenise", "warmup", "train", "evaluate"}
     assert outcome.trained
     assert record.selection is None
+
+
+@pytest.mark.parametrize(("processes", "measured"), [(1, [None, CPU.device]), (2, [None])])
+def test_energy_is_that_of_the_only_process(processes, measured, task, warm, monkeypatch):
+    """Of several there would be the joules of the first GPU beside the work of all."""
+    given = []
+    peers = SimpleNamespace(count=processes, same=lambda model: None)
+    monkeypatch.setattr(trainer, "Energy", lambda device: given.append(device and device.type))
+    monkeypatch.setattr(trainer, "ProcessGroup", lambda accelerator: peers)
+    trainer.prepare(trainer.TrainingJob(one(task), CPU, warm), None)
+    assert given == measured
 
 
 def test_selection_is_carved_out_of_train(task, warm):
