@@ -371,6 +371,8 @@ class Record:
         curve: evaluations during training: step, fraction, seconds, examples, loss, scores.
         parameters: counts: trained (head left out), head, total.
         work: steps, examples, tokens, padded tokens, epochs, overshoot, truncated, train_size …;
+            evaluated, examples that were predicted on, at all points of the curve together;
+            curve_examples, those of a point where it is of a part of the reporting split;
             trial, that it is one; per_class, figures of each class on the reporting split;
             out_of_range, predictions of a regression far out of the range of the labels, where
             there are any; of a packed run the keys of those it shared passes with, and its

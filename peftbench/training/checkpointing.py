@@ -137,9 +137,10 @@ class Checkpoint:
         if note["run"] != self.key:
             return None
         there = json.loads(note.get("made_with", "{}"))  # an older peftbench compared less
-        differ = [name for name, value in self.made_with.items() if there.get(name, ...) != value]
+        here = self.made_with
+        differ = [name for name in here | there if there.get(name, ...) != here.get(name, ...)]
         if differ:
-            here = {name: self.made_with[name] for name in differ}
+            here = {name: here.get(name) for name in differ}
             told = {name: there.get(name) for name in differ}
             warnings.warn(
                 f"checkpoint {path.name} was written with {canonical(told)}, here is "

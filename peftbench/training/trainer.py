@@ -372,6 +372,11 @@ class PreparedTraining:
         rows = {n: np.arange(len(self.data.tokens[n])) for n in self.job.extra}
         return rows if self.reported is not None else dict([self._reported_rows()]) | rows
 
+    def evaluated(self) -> int:
+        """Examples that are predicted on, those of each point of the curve once for each."""
+        points = len(self.training.state.curve) * len(self.curve_rows()[1])
+        return points + sum(len(rows) for rows in self.unreported().values())
+
     def _reported_rows(self) -> tuple[str, np.ndarray]:
         if self.job.setting.trial:
             return self.curve_rows()
@@ -478,8 +483,9 @@ def _begin(
 
 
 def _made_with(job: TrainingJob, predictor: Predictor, config: TrainingConfig) -> Json:
-    """What decides the sums of a training beside its key: a checkpoint is of the same alone."""
+    """What decides figures of a training beside its key: a checkpoint is of the same alone."""
     modules = predictor.model.module.modules()
+    part = 1 if job.run.checkpoint_selection.fraction else job.setting.curve_part
     return {
         "device": predictor.device.type,
         "processes": ProcessGroup(predictor.accelerator).count,
@@ -488,6 +494,7 @@ def _made_with(job: TrainingJob, predictor: Predictor, config: TrainingConfig) -
         # word embeddings are those of the run alone, or of all training texts
         "words": [len(m.weight) for m in modules if isinstance(m, SparseEmbedding)],
         "precision": config.precision,
+        **({"curve_part": part} if part < 1 else {}),  # points of a curve are of the same examples
         # of what was chosen by scores, which may turn out otherwise with other sums
         "trained": io.digest("\n".join(sorted(predictor.model.trained())).encode())[:12],
     }
@@ -548,12 +555,14 @@ def build_record(prepared: PreparedTraining, found: dict[str, Arrays]) -> Record
             "padded_tokens": state.padded,
             "train_size": len(data.rows) + len(data.held),
             "held_out": len(data.held),
+            "evaluated": prepared.evaluated(),
             "micro_batch_size": training.config.micro_batch_size or training.config.batch_size,
             "overshoot_seconds": training.ends.budget.overshoot(state.seconds),
             "truncated": {n: t.truncated for n, t in data.tokens.items() if n != HELD}
             | data.shown.truncated,
             "resumed": prepared.resumed,
             **({"trial": True} if trial else _reported_work(run, whole)),
+            **({"curve_examples": part} if (part := _curve_part(prepared)) else {}),
             **({"undefined": state.undefined} if state.undefined else {}),
             **({"out_of_range": far} if (far := _out_of_range(run, whole, data)) else {}),
             **({} if data.unit is None else dict(zip(LABEL_UNIT, data.unit, strict=True))),
@@ -575,6 +584,13 @@ def build_record(prepared: PreparedTraining, found: dict[str, Arrays]) -> Record
         | _provenance(prepared.job, prepared.tokenizer)
         | {"new_parts": training.predictor.model.backbone.new_parts},
     )
+
+
+def _curve_part(prepared: PreparedTraining) -> int | None:
+    """Examples of the curve, where it is of a part of the reporting split; None else."""
+    split, rows = prepared.curve_rows()
+    whole = split != REPORTED or len(rows) == len(prepared.data.tokens[REPORTED])
+    return None if whole else len(rows)
 
 
 def _trivial(

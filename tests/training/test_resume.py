@@ -144,6 +144,7 @@ def test_a_good_checkpoint_is_still_gone_on_from(tmp_path, monkeypatch):
         ("processes", 2, r'\{"processes":2\}, here is \{"processes":1\}'),
         ("steps", 40, r'\{"steps":40\}, here is \{"steps":50\}'),
         ("words", [7], r'\{"words":\[7\]\}, here is \{"words":\[\]\}'),
+        ("curve_part", 0.1, r'\{"curve_part":0.1\}, here is \{"curve_part":null\}'),
     ],
 )
 def test_a_checkpoint_of_other_sums_is_not_gone_on_from(tmp_path, name, value, told):

@@ -179,6 +179,7 @@ def test_selection_is_carved_out_of_train(task, warm):
     )
     record = execute(one(task, *words), CPU, warm=warm).record
     assert (record.work["train_size"], record.work["held_out"]) == (24, 6)
+    assert record.work["evaluated"] == 4 * 6 + 24  # points of the curve, and what is reported
     assert record.selection in record.curve
     scores = [point["accuracy"] for point in record.curve]
     assert record.selection["accuracy"] == max(scores)
@@ -191,6 +192,7 @@ def test_further_splits_are_scored_apart(task, warm):
     both = execute(
         replace(run, task=replace(run.task, extra={"again": "validation"})), CPU, warm=warm
     )
+    assert both.record.work["evaluated"] == 2 * 24 + 24
     assert both.record.metrics["accuracy/again"] == both.record.metrics["accuracy"]
     assert np.array_equal(both.predictions["scores/again"], both.predictions["scores"])
 
@@ -337,6 +339,7 @@ def test_a_trial_reads_nothing_of_the_reporting_split(tmp_path, monkeypatch):
         6,
         6,
     )
+    assert record.work["evaluated"] == 6 * len(record.curve)
     assert set(record.work["truncated"]) == set(record.environment["data"]) == {"train"}
     with monkeypatch.context() as patch:  # resumed behind its last point, nothing is kept of that
         patch.setattr(trainer.PreparedTraining, "reported", property(lambda self: None, _ignored))
