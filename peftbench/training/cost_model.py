@@ -30,14 +30,14 @@ class CostModel:
         name: of the configuration on this machine, 12 hexadecimal digits.
         step: seconds of a step.
         token: seconds of training for each padded token.
-        evaluation: seconds of evaluations for each example.
+        example: seconds of evaluations for each example.
         memory: peak bytes by phase, as in a record.
     """
 
     name: str
     step: float
     token: float
-    evaluation: float
+    example: float
     memory: Json
 
     def steps(self, run: Run) -> int | None:
@@ -55,7 +55,7 @@ class CostModel:
             shared: keys of the runs that it shared passes with.
         """
         train = self.token * record.work["padded_tokens"]
-        evaluate = self.evaluation * record.work["evaluated"]
+        evaluate = self.example * record.work["evaluated"]
         last = record.work["steps"]
         return replace(
             record,
@@ -124,6 +124,6 @@ def _measured(run: Run, name: str, alone: Callable[[Run], Record], trial: bool) 
         name=name,
         step=train / STEPS,
         token=train / record.work["padded_tokens"],
-        evaluation=record.seconds["evaluate"] / record.work["evaluated"],
+        example=record.seconds["evaluate"] / record.work["evaluated"],
         memory=record.memory,
     )

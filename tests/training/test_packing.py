@@ -766,7 +766,7 @@ def test_costs_of_packed_runs_are_those_of_a_calibration(task, warm, tmp_path):
         record = ends[run].record
         train = known.token * record.work["padded_tokens"]
         assert record.seconds["train"] == pytest.approx(train)
-        assert record.seconds["evaluate"] == pytest.approx(2 * 24 * known.evaluation)
+        assert record.seconds["evaluate"] == pytest.approx(2 * 24 * known.example)
         assert record.speed["examples_per_second"] == pytest.approx(record.work["examples"] / train)
         seconds = [point["seconds"] for point in record.curve]
         assert seconds == pytest.approx([3 / 5 * train, train])
