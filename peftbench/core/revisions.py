@@ -113,6 +113,21 @@ def _in_16_bits(run: Run, prompt: str) -> bool:
     return named and run.train.precision != "fp32"
 
 
+def _blocks_by_fp16(run: Run) -> bool:
+    """Whether blocks are chosen by gradients, in a run that computes in fp16."""
+    nodes = [node for _, node in method_nodes(run.method.to_json())]
+    return run.train.precision == "fp16" and any(
+        class_name(node["_target_"]) == "RobustPartial" and node["choose"] in ("rgn", "fisher")
+        for node in nodes
+    )
+
+
+#: What is here and not in `METHODS` as it depends on more of a run than its method.
+_BLOCKS_BY_FP16 = Correction(
+    "blocks were chosen by gradients that fp16 rounds to 0", _blocks_by_fp16
+)
+
+
 #: Of losses and scores, by the kind of task.
 LOSSES: dict[str, tuple[Correction, ...]] = {
     "classification": (
@@ -120,8 +135,13 @@ LOSSES: dict[str, tuple[Correction, ...]] = {
             _WORDS_ROUNDED,
             lambda run: _in_16_bits(run, WORDS),
         ),
+        _BLOCKS_BY_FP16,
     ),
-    "regression": (Correction("labels were not standardised: the unit changed the score"),),
+    "regression": (
+        Correction("labels were not standardised: the unit changed the score"),
+        _BLOCKS_BY_FP16,
+    ),
+    "generation": (_BLOCKS_BY_FP16,),
 }
 
 
