@@ -617,11 +617,12 @@ def _reported_work(run: Run, outputs: Arrays) -> Json:
 
 
 def _texts(run: Run, outputs: Arrays) -> Json:
-    """How long texts are that were written; one token alone is an end, so that there is no text."""
+    """How long texts are that were written, how many are empty, and of maximum length (`cut`)."""
     count = outputs["new_tokens"]
+    nothing = decoding.digests([""])
     return {
         "mean_tokens": float(count.mean()),
-        "empty": int((count <= 1).sum()),
+        "empty": int((outputs["text_sha256"] == nothing).all(axis=1).sum()),
         "cut": int((count == run.task.new_tokens).sum()),
     }
 
