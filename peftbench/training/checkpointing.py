@@ -91,6 +91,22 @@ def unsealed(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, note
 
 
+def micro_batch_of(results: ResultsFolder, key: str, device: str) -> int | None:
+    """The micro-batch of an unfinished training, read without its tensors.
+
+    None for the whole batch, without a checkpoint, and for one of another kind of device.
+    """
+    if not (path := results.checkpoint(key)).exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            there = json.loads((file.metadata() or {})["made_with"])
+    except (SafetensorError, ValueError, KeyError):  # `load` says so
+        return None
+    size = there.get("micro_batch_size") if there.get("device") == device else None
+    return size if isinstance(size, int) and size > 0 else None
+
+
 def _digest(tensors: dict[str, Tensor], note: dict[str, str]) -> str:
     whole = hashlib.sha256(canonical(note).encode())
     for name, tensor in sorted(tensors.items()):

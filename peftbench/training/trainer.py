@@ -160,7 +160,7 @@ def requests_of(job: TrainingJob) -> loop.Requests[TrainingOutput]:
         ConfigError, FloatingPointError, TrainingInterrupted: see `execute`.
         torch.OutOfMemoryError: where one example is too much, and in predictions.
     """
-    micro = job.run.train.micro_batch_size
+    micro = _first_micro_batch(job)
     while True:
         try:
             return (yield from _attempt(job, micro))
@@ -183,6 +183,15 @@ def _attempt(job: TrainingJob, micro: int | None) -> loop.Requests[TrainingOutpu
         for name, rows in prepared.unreported().items():
             predictions[name] = yield from prepared.predict(name, rows)
     return prepared.outcome(predictions)
+
+
+def _first_micro_batch(job: TrainingJob) -> int | None:
+    """The run's micro-batch, or what memory left of it in the training that it continues."""
+    asked = job.run.train.micro_batch_size
+    if job.results is None or job.setting.processes > 1:
+        return asked
+    kept = checkpointing.micro_batch_of(job.results, job.key, device_of(job.setting).type)
+    return kept if kept is not None and kept < (asked or job.run.train.batch_size) else asked
 
 
 def _smaller_micro_batch(job: TrainingJob, micro: int | None) -> int | None:
