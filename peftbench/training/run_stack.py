@@ -381,7 +381,7 @@ def not_stacked(training: Training) -> str:
     if training.config.gradient_checkpointing:
         return "train.gradient_checkpointing computes activations again"
     if not training.predictor.method.supports_packing:
-        return "the method takes derivatives of its own"
+        return "the method takes derivatives of its own, or reads gradients"
     groups = training.optimizer.param_groups
     if not all(p.requires_grad for group in groups for p in group["params"]):
         return "the method lets parameters rest for some steps"

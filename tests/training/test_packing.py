@@ -438,6 +438,30 @@ def test_a_run_alone_that_cannot_be_stacked_trains_as_ever(task, monkeypatch):
     assert plain.record.environment["graphs"] == "no graphs on cpu"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["method=bitfit"],
+        [
+            *("method=robust_partial", "method.base_method=bitfit"),
+            *("method.choose=all", "method.penalty=none", "method.wise=0"),
+        ],
+    ],
+)
+def test_a_method_that_reads_gradients_gets_those_of_every_step(task, monkeypatch, words):
+    """Also inside a wrapper."""
+    [run] = runs(task, *words, "size=40", "budget.steps=5")
+    assert build_method(run.method).supports_packing
+    read = []
+    monkeypatch.setattr(BitFit, "on_gradients", lambda self, model: read.append(model))
+    monkeypatch.setitem(step_graphs.CAPTURE, "cpu", lambda: lambda step: (lambda: None, step()))
+    monkeypatch.setattr(batching, "STATIC_SHAPES", {"cpu"})
+    assert not build_method(run.method).supports_packing
+    with pytest.warns(UserWarning, match="one kernel at a time: the method takes derivatives"):
+        execute(run, CPU)
+    assert len(read) == 5
+
+
 # coming and going
 
 
