@@ -396,7 +396,7 @@ def test_positions_bound_what_is_written_for_another_task(tmp_path):
         made.words_of(made.checkpoint(tmp_path / str(count), "gpt2", n_positions=count), *words)
         for count in (91, 92)
     )
-    told = "the task.max_new_tokens=60 of xsum are more than 91 has positions for, 91"
+    told = "xsum: train.max_length=32 and task.max_new_tokens=60 are more than 91 has positions"
     writes = "suite.targets={xsum:{examples:250}}"
     with pytest.raises(ConfigError, match=told):
         plan(*short, writes)
