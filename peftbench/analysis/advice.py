@@ -342,11 +342,18 @@ def _read(question: AdviceQuestion, record: Record) -> _Reading | None:
     if limit is None or min(spent, record.run.budget.seconds or math.inf) <= limit:
         return _Reading(record.score, record.collapsed, spent, False)
     there = [point for point in record.curve if point["seconds"] <= limit]
-    if not there or record.run.checkpoint_selection.fraction:  # a curve of the selection split
+    if not there or _curve_of(record):
         return None
     last, names = there[-1], record.run.task.metrics
     failed = all(last.get(name) == record.trivial[name] for name in names)
     return _Reading(last.get(names[0]), failed, last["seconds"], True)
+
+
+def _curve_of(record: Record) -> str:
+    """What a curve is of where that is not the reporting split; else empty."""
+    if record.run.checkpoint_selection.fraction:
+        return "its selection split"
+    return "a part of the split" if "curve_examples" in record.work else ""
 
 
 def _or(value: float | None, otherwise: float) -> float:
@@ -362,8 +369,8 @@ def _option(
     if len(known) < len(read):
         slow = min(point["seconds"] for r in members for point in r.curve)
         why = f"no score in that time, the first after {slow:,.0f} s"
-        if any(r.run.checkpoint_selection.fraction for r in members):
-            why = "what it scored by then is of its selection split"
+        if others := {other for r in members if (other := _curve_of(r))}:
+            why = f"what it scored by then is of {' and of '.join(sorted(others))}"
     elif len(scores) < len(read):
         why = f"no score in {len(read) - len(scores)} of {len(read)} seeds"
     elif diverged:

@@ -242,7 +242,7 @@ class Prices:
         hours = (sum(record.seconds.values()) + trials) / 3600
         place = record.environment
         rate = self.gpu_hour if place["cuda"] else self.core_hour
-        units = 1 if place["cuda"] else place["threads"]
+        units = processes(record) * (1 if place["cuda"] else place["threads"])
         parts = [
             None if rate is None else rate * units * hours,
             None
@@ -252,6 +252,12 @@ class Prices:
         ]
         priced = [part for part in parts if part is not None]
         return sum(priced) if priced else None
+
+
+def processes(record: Record) -> int:
+    """How many processes trained a run: each had a GPU, or threads, of its own."""
+    count, several, _ = record.environment["device"].partition(" × ")
+    return int(count) if several and count.isdecimal() else 1
 
 
 def stored(record: Record) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from peftbench.config import catalog, checkpoints, method_nodes, old_names, resolve
@@ -17,6 +18,7 @@ from peftbench.core.tuning import Choice, SearchSpace, other_settings, subject
 from peftbench.data import loading
 from peftbench.results import choices
 from peftbench.results.store import ResultsFolder
+from peftbench.suites.base import build_suite
 
 
 @old_names.noted_once()
@@ -55,7 +57,7 @@ def plan(
     found = _Expansion(composer, resolver, stored)
     for cell in cells:
         found.add(cell)
-    unchecked, notes = checkpoints.check_checkpoints(found.runs) if weights else ([], [])
+    unchecked, notes = checkpoints.check_checkpoints(_asked(found)) if weights else ([], [])
     return Plan(
         runs=list(found.runs),
         cells=len(found.runs) + len(found.repeats),
@@ -73,6 +75,12 @@ def plan(
         rates_named=any("train.lr" in cell for cell in cells),
         rows=_rows_of_files(found.runs),
     )
+
+
+def _asked(found: "_Expansion") -> list[Run]:
+    """The runs of a plan, and those as which its suites ask their weights about other tasks."""
+    others = (build_suite(one.suite).asked_runs(one.run) for one in found.evaluations)
+    return [*found.runs, *chain.from_iterable(others)]
 
 
 def _rows_of_files(runs: Iterable[Run]) -> dict[str, dict[str, int]]:

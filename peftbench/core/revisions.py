@@ -140,6 +140,14 @@ def _lost_blanks(kinds: Mapping[str, Any], run: Run, split: str) -> bool:
     return bool(used & _JOINED) and run.model.family not in _BLIND_TO_BLANKS
 
 
+def _blocks_by_fp16(run: Run) -> bool:
+    """Whether blocks are chosen by gradients, in a run that computes in fp16."""
+    return run.train.precision == "fp16" and any(
+        class_name(node["_target_"]) == "RobustPartial" and node["choose"] in ("rgn", "fisher")
+        for _, node in method_nodes(run.method.to_json())
+    )
+
+
 #: Of runs of all tasks, behind those of a kind.
 _EVERY = (
     Correction(
@@ -151,6 +159,7 @@ _EVERY = (
     Correction(
         "a last fold that is shorter held out rows of the one before it", _last_fold_was_early
     ),
+    Correction("blocks were chosen by gradients that fp16 rounds to 0", _blocks_by_fp16),
 )
 
 #: Of losses and scores, by the kind of task.
@@ -197,6 +206,12 @@ def _few_are_held(node: Json, run: Run) -> bool:
     return 0 < min(left, node["examples"]) < 50
 
 
+def _own_linears(node: Json, run: Run) -> bool:
+    """Whether a run trains linears of the model itself, and may multiply in 16 bits."""
+    name = class_name(run.method.to_json()["_target_"])
+    return name in ("Full", "RobustPartial") and run.train.precision != "fp32"
+
+
 #: Of suites, by the name of their class; a correction gets the suite's node and the run.
 SUITES: dict[str, tuple[Correction, ...]] = {
     "Calibration": (
@@ -214,6 +229,11 @@ SUITES: dict[str, tuple[Correction, ...]] = {
     ),
     "Continual": (
         Correction("at once was trained on more than the chunks hold", _chunks_are_fewer),
+    ),
+    "Latency": (
+        Correction(
+            "linears that trained were cast at each pass, of merged models none were", _own_linears
+        ),
     ),
     "Shift": (
         Correction("targets had examples that the run's task trains on"),

@@ -373,6 +373,8 @@ class Record:
         curve: evaluations during training: step, fraction, seconds, examples, loss, scores.
         parameters: counts: trained (head left out), head, total.
         work: steps, examples, tokens, padded tokens, epochs, overshoot, truncated, train_size …;
+            evaluated, examples that were predicted on, at all points of the curve together;
+            curve_examples, those of a point where it is of a part of the reporting split;
             trial, that it is one; per_class, figures of each class on the reporting split;
             out_of_range, predictions of a regression far out of the range of the labels, where
             there are any; of a packed run the keys of those it shared passes with, and its
@@ -381,7 +383,8 @@ class Record:
         speed: training examples and tokens for each second of `seconds["train"]`; None of a run
             that trained no step.
         memory: peak bytes by phase: CPU resident set, CUDA allocated and reserved.
-        energy_joules: of the GPU while it trained; None unless it was held alone.
+        energy_joules: of the GPU from the first step to the last evaluation of the curve; None
+            unless one GPU was held alone.
         flops: model FLOPs of the training, forward and backward.
         environment: versions, device, threads, commit, data fingerprint, weights hash …
         predictions_sha256: of the predictions' file.

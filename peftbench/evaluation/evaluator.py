@@ -313,13 +313,12 @@ def moved(model: AdaptedModel) -> dict[str, float]:
     """
     pretrained = {n: p.double() for n, p in model.pretrained.items() if not model.in_head(n)}
     trained = {n: p.detach().double() for n, p in model.trained().items()}
-    change = {name: p - pretrained[name] for name, p in trained.items() if name in pretrained}
+    starts = {n: model.pretrained_of(n) for n in trained if not model.in_head(n)}
+    change = {n: trained[n] - start.double() for n, start in starts.items() if start is not None}
     squares = sum(float((t * t).sum()) for t in change.values())
     norm = sum(float((p * p).sum()) for p in pretrained.values())
     count = sum(p.numel() for p in pretrained.values())
-    inserted = [
-        p for name, p in trained.items() if name not in pretrained and not model.in_head(name)
-    ]
+    inserted = [trained[name] for name, start in starts.items() if start is None]
     return {
         "l2": math.sqrt(squares),
         "mean_abs": sum(float(t.abs().sum()) for t in change.values()) / count,

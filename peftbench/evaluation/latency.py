@@ -34,10 +34,12 @@ class Merging:
     Attributes:
         difference: the largest of the logits in fp32; None where it could not be merged.
         why_not: where it was not timed.
+        plain: whether nothing was inserted, so that the trained model is what merging gives.
     """
 
     difference: float | None = None
     why_not: str | None = None
+    plain: bool = False
 
     def to_json(self) -> Json:
         """As part of findings."""
@@ -64,7 +66,9 @@ def measure(
     forms = {"unmerged": view(precision, False)}
     if merging.why_not is None:
         forms["merged"] = view(precision, True)
-        _cast(forms["merged"].model, AUTOCAST.get(precision))
+    if merging.plain or merging.why_not is None:
+        deployed = forms["unmerged" if merging.plain else "merged"]
+        _cast(deployed.model, AUTOCAST.get(precision))
     seconds: dict[str, Arrays] = {form: {} for form in forms}
     passes = [
         (kind, rows, number >= 0)
@@ -110,7 +114,8 @@ def compare_merged(method: Method, view: View, tokens: TokenizedSplit) -> Mergin
     except ValueError as error:
         return Merging(why_not=str(error))
     if _names(plain.model) == _names(merged.model):
-        return Merging(why_not=f"{type(method).__name__} inserts nothing beside the model")
+        why_not = f"{type(method).__name__} inserts nothing beside the model"
+        return Merging(why_not=why_not, plain=True)
     rows = np.arange(min(len(tokens), _COMPARED))
     one, other = (each.predict(tokens, rows)["scores"] for each in (plain, merged))
     difference = float(np.abs(one - other).max())
@@ -124,7 +129,7 @@ def _names(model: AdaptedModel) -> set[str]:
 
 
 def _cast(model: AdaptedModel, autocast: torch.dtype | None) -> None:
-    """Store merged weights as those that were frozen are: autocast would cast them at each pass.
+    """Store trained weights as those that were frozen are: autocast would cast them at each pass.
 
     The head of a regression computes in fp32.
     """

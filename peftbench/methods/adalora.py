@@ -63,11 +63,6 @@ class AdaLoRA(LinearUpdates):
     betas: Annotated[list[float], Limits(length=2, between=(0, 1))]
 
     @property
-    def supports_packing(self) -> bool:
-        """No: a run ranks its own triplets by their gradients."""
-        return False
-
-    @property
     def task_alone(self) -> bool:
         """Whether its loss has no regulariser."""
         return self.orthogonality == 0

@@ -82,8 +82,11 @@ class Method:
 
     @property
     def supports_packing(self) -> bool:
-        """Whether torch.func can map loss and predictions over runs; contract tests check it."""
-        return True
+        """Whether torch.func can map loss and predictions over runs; contract tests check it.
+
+        Not where `on_gradients` is to read gradients, as mapped steps have none of one run alone.
+        """
+        return type(self).on_gradients is Method.on_gradients
 
     @property
     def head_alone(self) -> bool:
@@ -142,7 +145,10 @@ class Method:
         """
 
     def on_gradients(self, model: AdaptedModel) -> None:
-        """Read the gradients of a step, clipped, before the optimizer takes it; never in a pack."""
+        """Read the gradients of a step, clipped, before the optimizer takes it.
+
+        A method that has this hook shares no passes, and no GPU replays its steps.
+        """
 
     def on_step_end(self, model: AdaptedModel, step: int, steps: int | None) -> None:
         """Act after optimizer step `step` of `steps` (None for a budget of seconds).
@@ -254,8 +260,9 @@ class WrapperMethod(Method):
 
     @property
     def supports_packing(self) -> bool:
-        """Whether the base method does."""
-        return self.base_method.supports_packing
+        """Whether the base method does, and it reads no gradients itself."""
+        own = type(self).on_gradients is WrapperMethod.on_gradients
+        return own and self.base_method.supports_packing
 
     @property
     def head_alone(self) -> bool:

@@ -21,6 +21,7 @@ is left, of a training on all rounds at once 1 - wise.
 
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import Annotated, Any
@@ -205,8 +206,11 @@ class RobustPartial(WrapperMethod):
         for batch in batches:
             summed: dict[Tensor, Tensor] = {}
             for share, piece in micro_batches_with_shares(model, batch):
-                loss = share * self.base_method.compute_loss(model, piece)
-                grads = torch.autograd.grad(loss, every, allow_unused=True, materialize_grads=True)
+                with _not_in_fp16(model):
+                    loss = share * self.base_method.compute_loss(model, piece)
+                    grads = torch.autograd.grad(
+                        loss, every, allow_unused=True, materialize_grads=True
+                    )
                 for parameter, grad in zip(every, grads, strict=True):
                     before = summed.get(parameter)
                     summed[parameter] = grad if before is None else before + grad
@@ -218,3 +222,11 @@ class RobustPartial(WrapperMethod):
                 else:
                     scores[block] += squares / sum(p.numel() for p in parameters)
         return scores
+
+
+def _not_in_fp16(model: AdaptedModel) -> AbstractContextManager[object]:
+    """In fp32 where autocast is fp16, which holds gradients of a scaled loss alone."""
+    device = model.device.type
+    if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16:
+        return torch.autocast(device, enabled=False)
+    return nullcontext()

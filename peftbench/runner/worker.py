@@ -178,12 +178,10 @@ class _Preflight:
         from peftbench.data import data_report
         from peftbench.methods import dry_run
 
-        root, length, texts = self._setting.data_root, run.train.max_length, len(run.task.texts)
+        root, length = self._setting.data_root, run.train.max_length
         prompt = run.prompt and run.prompt.name
         once = partial(self._once, run.title)
-        if not once(
-            ["checkpoint", run.model, length, texts, prompt], lambda: dry_run.check_checkpoint(run)
-        ):
+        if not self._check_checkpoint(run.title, run):
             return  # all the rest needs it
         once([run.model, run.prompt, run.task.name], lambda: dry_run.check_prompt(run))
         # the parts of one cross-validation have the same rows: the first one describes them
@@ -210,18 +208,30 @@ class _Preflight:
             )
 
     def check_evaluation(self, one: Evaluation) -> None:
-        """Check the data of a suite, and the method where the suite trains."""
+        """Check the data of a suite, what it asks for, and the method where the suite trains."""
         from peftbench.evaluation import continual
         from peftbench.suites import base
 
         suite, root = base.build_suite(one.suite), self._setting.data_root
         self._once(one.title, [one.suite, one.run.task], lambda: suite.check_data(one.run, root))
+        for asked in suite.asked_runs(one.run):
+            self._check_checkpoint(one.title, asked)
         if suite.trains:
             self._once(
                 one.title,
                 [one.suite, one.run.model, one.run.method],
                 lambda: continual.validate_continual(one),
             )
+
+    def _check_checkpoint(self, title: str, run: Run) -> bool:
+        """Whether the checkpoint is whole, and takes the texts of the run."""
+        from peftbench.methods import dry_run
+
+        task, prompt = run.task, run.prompt and run.prompt.name
+        fit = [run.train.max_length, len(task.texts), prompt, task.generation and task.new_tokens]
+        return self._once(
+            title, ["checkpoint", run.model, *fit], lambda: dry_run.check_checkpoint(run)
+        )
 
     def _once(self, title: str, inputs: Any, check: Callable[[], Iterable[str] | None]) -> bool:
         """Whether a check of these inputs passes; the title says where a method or suite failed."""

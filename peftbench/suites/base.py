@@ -81,6 +81,10 @@ class Suite:
         """The run as which the weights are asked about a set: of another task or prompt."""
         return run
 
+    def asked_runs(self, run: Run) -> list[Run]:
+        """The runs as which the weights are asked, beside the run itself."""
+        return []
+
     def recorded(self, name: str, run: Run) -> bool:
         """Whether a set is the whole reporting split as the run's record has predicted on it."""
         return False

@@ -115,6 +115,10 @@ class Shift(Suite):
         prompt = PromptConfig.from_json(target["prompt"])
         return replace(run, task=TaskConfig.from_json(target["task"]), prompt=prompt)
 
+    def asked_runs(self, run: Run) -> list[Run]:
+        """With own words one of each target."""
+        return [self.asked_as(name, run) for name in self.targets] if self.own_words else []
+
     def demonstrations(self, name: str, run: Run, root: str | None) -> LabelledTexts | None:
         """Of a task of its own words, from its own examples: those kept back are of the run's."""
         target = self.targets[name]

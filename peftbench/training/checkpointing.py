@@ -91,6 +91,22 @@ def unsealed(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, note
 
 
+def micro_batch_of(results: ResultsFolder, key: str, device: str) -> int | None:
+    """The micro-batch of an unfinished training, read without its tensors.
+
+    None for the whole batch, without a checkpoint, and for one of another kind of device.
+    """
+    if not (path := results.checkpoint(key)).exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            there = json.loads((file.metadata() or {})["made_with"])
+    except (SafetensorError, ValueError, KeyError):  # `load` says so
+        return None
+    size = there.get("micro_batch_size") if there.get("device") == device else None
+    return size if isinstance(size, int) and size > 0 else None
+
+
 def _digest(tensors: dict[str, Tensor], note: dict[str, str]) -> str:
     whole = hashlib.sha256(canonical(note).encode())
     for name, tensor in sorted(tensors.items()):
@@ -137,9 +153,10 @@ class Checkpoint:
         if note["run"] != self.key:
             return None
         there = json.loads(note.get("made_with", "{}"))  # an older peftbench compared less
-        differ = [name for name, value in self.made_with.items() if there.get(name, ...) != value]
+        here = self.made_with
+        differ = [name for name in here | there if there.get(name, ...) != here.get(name, ...)]
         if differ:
-            here = {name: self.made_with[name] for name in differ}
+            here = {name: here.get(name) for name in differ}
             told = {name: there.get(name) for name in differ}
             warnings.warn(
                 f"checkpoint {path.name} was written with {canonical(told)}, here is "

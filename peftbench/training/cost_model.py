@@ -2,8 +2,8 @@
 
 Twelve steps and one evaluation are run alone, by the code that runs everything, and kept in the
 results folder's cache for the next runs of the configuration on this machine. Costs of a packed run
-follow from them: its padded tokens, its evaluations. A budget of seconds that is `calibrated`
-becomes as many steps as fit by the same figures.
+follow from them: its padded tokens, the examples that it is evaluated on. A budget of seconds that
+is `calibrated` becomes as many steps as fit by the same figures.
 """
 
 import json
@@ -32,17 +32,15 @@ class CostModel:
         name: of the configuration on this machine, 12 hexadecimal digits.
         step: seconds of a step.
         token: seconds of training for each padded token.
-        evaluation: seconds of one evaluation of all that is reported, or that a trial holds out.
+        example: seconds of evaluations for each example.
         memory: peak bytes by phase, as in a record.
-        held_out: examples of that evaluation, of a trial; else 0.
     """
 
     name: str
     step: float
     token: float
-    evaluation: float
+    example: float
     memory: Json
-    held_out: int = 0
 
     def steps(self, run: Run) -> int | None:
         """The steps that a run's calibrated seconds buy; None for any other budget."""
@@ -59,10 +57,11 @@ class CostModel:
             shared: keys of the runs that it shared passes with.
         """
         train = self.token * record.work["padded_tokens"]
+        evaluate = self.example * record.work["evaluated"]
         last = record.work["steps"]
         return replace(
             record,
-            seconds=record.seconds | {"train": train, "evaluate": self._evaluated(record)},
+            seconds=record.seconds | {"train": train, "evaluate": evaluate},
             speed={
                 "examples_per_second": record.work["examples"] / train,
                 "tokens_per_second": record.work["tokens"] / train,
@@ -73,12 +72,6 @@ class CostModel:
             work=record.work | {"packed_with": " ".join(shared), "calibration": self.name},
             environment=record.environment | {"packed": True},
         )
-
-    def _evaluated(self, record: Record) -> float:
-        """Seconds of a run's evaluations."""
-        if self.held_out:
-            return self.evaluation * record.work["held_out"] / self.held_out
-        return self.evaluation * (1 if record.selection is not None else len(record.curve))
 
 
 def known(
@@ -147,7 +140,6 @@ def _measured(run: Run, name: str, alone: Callable[[Run], Record], trial: bool) 
         name=name,
         step=train / STEPS,
         token=train / record.work["padded_tokens"],
-        evaluation=record.seconds["evaluate"],
+        example=record.seconds["evaluate"] / record.work["evaluated"],
         memory=record.memory,
-        held_out=record.work["held_out"],
     )

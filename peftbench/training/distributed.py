@@ -68,6 +68,11 @@ class ProcessGroup:
             return batch
         return {name: tensor[self.rank :: self.count] for name, tensor in batch.items()}
 
+    def warming(self, batch: Batch) -> Batch:
+        """This process's rows of a batch; the first one of all where it has none to pass."""
+        own = self.share(batch)
+        return own if len(own["labels"]) else {name: t[:1] for name, t in batch.items()}
+
     def whole(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The arrays of all processes, in the order of `item`, each item once."""
         if self.count == 1:

@@ -10,7 +10,7 @@ import gc
 import os
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
@@ -23,9 +23,13 @@ from peftbench.core.run import Json
 from peftbench.data.batching import Batch, BatchSource, micro_batches
 from peftbench.models.gradient_checkpointing import metered
 from peftbench.system import hardware
+from peftbench.training.distributed import ProcessGroup
 from peftbench.training.predictor import Predictor
 
 PHASES = ("load", "tokenise", "warmup", "train", "evaluate")
+
+#: The peak of CUDA's allocator, in the memory of a record.
+ALLOCATED = "cuda_peak_allocated_bytes"
 
 _LIBRARIES = ("peftbench", "torch", "transformers", "accelerate", "datasets", "numpy", "tokenizers")
 
@@ -60,6 +64,13 @@ class Phases:
     def now(self) -> float:
         """Seconds on a clock that has waited for the device."""
         return time.perf_counter() if self.shared else synchronized_clock(self.device)
+
+    def peak_of(self, name: str, act: Callable[[], object]) -> int:
+        """Do something within a phase; the peak bytes that CUDA allocates meanwhile, 0 on a CPU."""
+        self._note(name)
+        _reset_peaks(self.device)
+        act()
+        return _peaks(self.device).get(ALLOCATED) or 0
 
     def _note(self, name: str) -> None:
         for kind, peak in _peaks(self.device).items():
@@ -109,7 +120,7 @@ def _peaks(device: torch.device) -> dict[str, int | None]:
         line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
         peaks["cpu_peak_rss_bytes"] = 1024 * int(line.split()[1])
     if device.type == "cuda":
-        peaks["cuda_peak_allocated_bytes"] = torch.cuda.max_memory_allocated(device)
+        peaks[ALLOCATED] = torch.cuda.max_memory_allocated(device)
         peaks["cuda_peak_reserved_bytes"] = torch.cuda.max_memory_reserved(device)
     return peaks
 
@@ -198,7 +209,7 @@ def warm_up(
     Kernels are chosen and memory is taken before the clock runs, and matrix products are counted.
     Without static shapes that is done for the shortest and the longest batch. The first run of a
     kind does it for all runs of a process: passes of the others would leave their training seconds
-    as they are.
+    as they are. Processes that train together pass their rows of a batch, as they do in a step.
 
     Args:
         view: of the run.
@@ -210,17 +221,19 @@ def warm_up(
         FLOPs of a training step for each padded token, and for each token × length (attention).
     """
     kind = kind_of(view)
-    for batch in feed.shapes:
+    peers = ProcessGroup(view.accelerator)
+    for batch in map(peers.warming, feed.shapes):
         for piece in micro_batches(batch, micro or len(batch["labels"])):
             if first_of(view, "pass", kind, _shape(piece)):
                 _pass(view, piece)
     counts = []
-    for batch in feed.extremes:
+    extremes = [peers.warming(batch) for batch in feed.extremes]
+    for batch in extremes:
         first = next(micro_batches(batch, micro or len(batch["labels"])))
         rows, length = first["input_ids"].shape
         counts.append((length, _flops(view, kind, first) / (rows * length)))
     if view.device.type == "cuda" and not shared:  # what the last run took was given back
-        _pass(view, next(micro_batches(feed.extremes[-1], micro or len(first["labels"]))))
+        _pass(view, next(micro_batches(extremes[-1], micro or len(first["labels"]))))
     (short, few), (long, many) = counts[0], counts[-1]
     slope = (many - few) / (long - short) if long > short else 0.0
     return many - slope * long, slope

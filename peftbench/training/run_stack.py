@@ -14,6 +14,7 @@ A pass:  losses, gradients = vmap(loss)(rows, batches)
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -162,18 +163,25 @@ class RunStack:
     def warm_up(self, batches: Sequence[Batch], micro: int | None) -> None:
         """Take steps of the only run, until each shape is captured, and undo them.
 
+        Memory is measured of steps that are taken as they are, without the copy for undoing them:
+        a capture copies the state too, which no step of the training does.
+
         Args:
             batches: one of each shape, on the CPU.
             micro: as in `step`.
         """
         [run] = [run for run in self.runs if run is not None]
         before = [tensor.clone() for tensor in self.graphs.state]
+        copied = sum(tensor.nbytes for tensor in before)
         run.predictor.model.train()
         try:
             with torch.random.fork_rng():
                 for batch in batches:
-                    for _ in range(WARM + 1):
-                        self.step([run], {name: t[None] for name, t in batch.items()}, micro)
+                    one = partial(self.step, [run], {n: t[None] for n, t in batch.items()}, micro)
+                    for _ in range(WARM):
+                        peak = run.phases.peak_of("warmup", one) - copied
+                        self.graphs.peak_bytes = max(self.graphs.peak_bytes, peak)
+                    one()
         finally:
             for tensor, values in zip(self.graphs.state, before, strict=True):
                 tensor.copy_(values)
@@ -373,7 +381,7 @@ def not_stacked(training: Training) -> str:
     if training.config.gradient_checkpointing:
         return "train.gradient_checkpointing computes activations again"
     if not training.predictor.method.supports_packing:
-        return "the method takes derivatives of its own"
+        return "the method takes derivatives of its own, or reads gradients"
     groups = training.optimizer.param_groups
     if not all(p.requires_grad for group in groups for p in group["params"]):
         return "the method lets parameters rest for some steps"

@@ -81,6 +81,10 @@ class StepGraphs:
         state: all that steps change.
         tell: called with the reason why steps, or those of a shape, are not replayed.
         after: steps of a shape that are taken as they are, before it is captured.
+
+    Attributes:
+        peak_bytes: that CUDA allocates in a step at most, as a replay takes its memory beforehand;
+            0 where no step was measured.
     """
 
     def __init__(
@@ -93,6 +97,7 @@ class StepGraphs:
         self.refused = None if device.type in CAPTURE else f"no graphs on {device.type}"
         self.state, self._device, self._tell, self._after = state, device, tell, after
         self._capture = CAPTURE[device.type]() if self.refused is None else None
+        self.peak_bytes = 0
         self._seen: dict[Hashable, int] = {}
         self._captured: dict[Hashable, _Captured] = {}
         self._too_large: set[Hashable] = set()

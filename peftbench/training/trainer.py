@@ -33,7 +33,7 @@ from peftbench.training import checkpointing, cost_model, loop, measurement
 from peftbench.training.continual_stage import ContinualStage
 from peftbench.training.device import device_of
 from peftbench.training.distributed import ProcessGroup
-from peftbench.training.measurement import Energy, Phases
+from peftbench.training.measurement import ALLOCATED, Energy, Phases
 from peftbench.training.precision import AUTOCAST, build_accelerator, resolve_precision
 from peftbench.training.predictor import PredictionOutOfMemory, Predictor, build_batch_source
 from peftbench.training.run_stack import captured_alone
@@ -161,7 +161,7 @@ def requests_of(job: TrainingJob) -> loop.Requests[TrainingOutput]:
         ConfigError, FloatingPointError, TrainingInterrupted: see `execute`.
         torch.OutOfMemoryError: where one example is too much, and in predictions.
     """
-    micro = job.run.train.micro_batch_size
+    micro = _first_micro_batch(job)
     while True:
         try:
             return (yield from _attempt(job, micro))
@@ -184,6 +184,15 @@ def _attempt(job: TrainingJob, micro: int | None) -> loop.Requests[TrainingOutpu
         for name, rows in prepared.unreported().items():
             predictions[name] = yield from prepared.predict(name, rows)
     return prepared.outcome(predictions)
+
+
+def _first_micro_batch(job: TrainingJob) -> int | None:
+    """The run's micro-batch, or what memory left of it in the training that it continues."""
+    asked = job.run.train.micro_batch_size
+    if job.results is None or job.setting.processes > 1:
+        return asked
+    kept = checkpointing.micro_batch_of(job.results, job.key, device_of(job.setting).type)
+    return kept if kept is not None and kept < (asked or job.run.train.batch_size) else asked
 
 
 def _smaller_micro_batch(job: TrainingJob, micro: int | None) -> int | None:
@@ -297,7 +306,7 @@ class PreparedTraining:
         resumed: whether it continues from a checkpoint.
         energy: of the GPU, counted from now on.
         tokenizer: of the model.
-        joules: of the GPU while it trained, once that is over.
+        joules: of the GPU until the last evaluation of the curve, once that is over.
         graphs: how its steps are launched, where it trains alone on a GPU.
         reported: outputs on the whole reporting split, as of the latest evaluation of all of it; of
             a trial, which is evaluated once, those on what it holds out.
@@ -372,6 +381,11 @@ class PreparedTraining:
         """
         rows = {n: np.arange(len(self.data.tokens[n])) for n in self.job.extra}
         return rows if self.reported is not None else dict([self._reported_rows()]) | rows
+
+    def evaluated(self) -> int:
+        """Examples that are predicted on, those of each point of the curve once for each."""
+        points = len(self.training.state.curve) * len(self.curve_rows()[1])
+        return points + sum(len(rows) for rows in self.unreported().values())
 
     def _reported_rows(self) -> tuple[str, np.ndarray]:
         if self.job.setting.trial:
@@ -448,7 +462,7 @@ def prepare(job: TrainingJob, micro: int | None) -> PreparedTraining:
     )
     if predictor.static_shapes:
         _warm_shapes(prepared, batches)
-    if not job.alike:
+    if not job.alike and ProcessGroup(accelerator).count == 1:  # else other GPUs use some too
         prepared.energy = Energy(device)  # that of the passes before is not the training's
     return prepared
 
@@ -479,8 +493,9 @@ def _begin(
 
 
 def _made_with(job: TrainingJob, predictor: Predictor, config: TrainingConfig) -> Json:
-    """What decides the sums of a training beside its key: a checkpoint is of the same alone."""
+    """What decides figures of a training beside its key: a checkpoint is of the same alone."""
     modules = predictor.model.module.modules()
+    part = 1 if job.run.checkpoint_selection.fraction else job.setting.curve_part
     return {
         "device": predictor.device.type,
         "processes": ProcessGroup(predictor.accelerator).count,
@@ -489,6 +504,7 @@ def _made_with(job: TrainingJob, predictor: Predictor, config: TrainingConfig) -
         # word embeddings are those of the run alone, or of all training texts
         "words": [len(m.weight) for m in modules if isinstance(m, SparseEmbedding)],
         "precision": config.precision,
+        **({"curve_part": part} if part < 1 else {}),  # points of a curve are of the same examples
         # of what was chosen by scores, which may turn out otherwise with other sums
         "trained": io.digest("\n".join(sorted(predictor.model.trained())).encode())[:12],
     }
@@ -549,12 +565,14 @@ def build_record(prepared: PreparedTraining, found: dict[str, Arrays]) -> Record
             "padded_tokens": state.padded,
             "train_size": len(data.rows) + len(data.held),
             "held_out": len(data.held),
+            "evaluated": prepared.evaluated(),
             "micro_batch_size": training.config.micro_batch_size or training.config.batch_size,
             "overshoot_seconds": training.ends.budget.overshoot(state.seconds),
             "truncated": {n: t.truncated for n, t in data.tokens.items() if n != HELD}
             | data.shown.truncated,
             "resumed": prepared.resumed,
             **({"trial": True} if trial else _reported_work(run, whole)),
+            **({"curve_examples": part} if (part := _curve_part(prepared)) else {}),
             **({"undefined": state.undefined} if state.undefined else {}),
             **({"out_of_range": far} if (far := _out_of_range(run, whole, data)) else {}),
             **({} if data.unit is None else dict(zip(LABEL_UNIT, data.unit, strict=True))),
@@ -576,6 +594,13 @@ def build_record(prepared: PreparedTraining, found: dict[str, Arrays]) -> Record
         | _provenance(prepared.job, prepared.tokenizer)
         | {"new_parts": training.predictor.model.backbone.new_parts},
     )
+
+
+def _curve_part(prepared: PreparedTraining) -> int | None:
+    """Examples of the curve, where it is of a part of the reporting split; None else."""
+    split, rows = prepared.curve_rows()
+    whole = split != REPORTED or len(rows) == len(prepared.data.tokens[REPORTED])
+    return None if whole else len(rows)
 
 
 def _trivial(
@@ -602,11 +627,12 @@ def _reported_work(run: Run, outputs: Arrays) -> Json:
 
 
 def _texts(run: Run, outputs: Arrays) -> Json:
-    """How long texts are that were written; one token alone is an end, so that there is no text."""
+    """How long texts are that were written, how many are empty, and of maximum length (`cut`)."""
     count = outputs["new_tokens"]
+    nothing = decoding.digests([""])
     return {
         "mean_tokens": float(count.mean()),
-        "empty": int((count <= 1).sum()),
+        "empty": int((outputs["text_sha256"] == nothing).all(axis=1).sum()),
         "cut": int((count == run.task.new_tokens).sum()),
     }
 
@@ -623,13 +649,12 @@ def _per_class(run: Run, outputs: Arrays) -> list[Json]:
 
 
 def _memory(prepared: PreparedTraining) -> Json:
-    """Peak bytes by phase; a replayed step allocates nothing, its warm-up had its memory."""
+    """Peak bytes by phase; a replayed step allocates nothing, so its memory is that of the step."""
     memory = prepared.training.phases.memory
-    name = "cuda_peak_allocated_bytes"
-    if prepared.graphs is None or prepared.graphs.refused is not None or name not in memory:
+    if prepared.graphs is None or prepared.graphs.refused is not None or ALLOCATED not in memory:
         return memory
-    peaks = memory[name]
-    return memory | {name: peaks | {"train": max(peaks["train"], peaks["warmup"])}}
+    peaks = memory[ALLOCATED]
+    return memory | {ALLOCATED: peaks | {"train": max(peaks["train"], prepared.graphs.peak_bytes)}}
 
 
 def _provenance(job: TrainingJob, tokenizer: PreTrainedTokenizerBase) -> Json:

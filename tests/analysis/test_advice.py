@@ -164,6 +164,10 @@ def test_within_a_budget_the_curve_is_read():
     whole = advised("size=32", "budget.seconds=2", made=curved, load=load)
     assert whole.options[0].label == "lora"
     assert not whole.options[0].early
+    part = [replace(one, work=one.work | {"curve_examples": 5}) for one in curved]
+    early = advised("size=32", "budget.seconds=1", made=part, load=load)
+    why = "what it scored by then is of a part of the split"
+    assert {one.why for one in early.options} == {why}
     held, load = said("method=lora,bitfit", *SELECTED, good=good)
     held = [replace(one, curve=curved[0].curve) for one in held]
     early = advised("size=32", "budget.seconds=1", made=held, load=load)

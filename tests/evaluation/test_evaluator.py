@@ -3,13 +3,17 @@
 import numpy as np
 import pytest
 import tiny
+import torch
 from short_runs import CPU, SHORT
 
 from peftbench.config.sweep import plan
 from peftbench.core.runtime import RuntimeConfig
 from peftbench.data import prompting
 from peftbench.data.tokenizer import load_tokenizer
+from peftbench.evaluation import evaluator
 from peftbench.evaluation.evaluator import evaluate_suite
+from peftbench.methods.base import build_method
+from peftbench.models.adapted_model import AdaptedModel
 from peftbench.results.store import ResultsFolder
 from peftbench.suites import base
 from peftbench.training.trainer import execute
@@ -41,3 +45,17 @@ def test_texts_that_are_cut_are_counted_in_each_set(tmp_path):
     results.save(made.record, made.predictions, made.trained)
     done, _ = evaluate_suite(evaluation, results, CPU)
     assert done.findings["truncated"] == cut
+
+
+def test_norms_inside_a_wrapper_have_moved_and_are_not_inserted():
+    method = build_method(tiny.one_run("method=pfeiffer", "method.train_norms=true").method)
+    model = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0)
+    method.insert(model)
+    before = evaluator.moved(model)
+    wrapped = [n for n in model.trained() if n not in model.pretrained and "LayerNorm" in n]
+    name = next(n for n in wrapped if n.endswith("LayerNorm.part.weight"))
+    with torch.no_grad():
+        model.module.get_parameter(name).add_(0.5)
+    after = evaluator.moved(model)
+    assert (before["l2"], after["l2"]) == (0, pytest.approx(0.5 * 32**0.5))
+    assert after["inserted_l2"] == before["inserted_l2"]

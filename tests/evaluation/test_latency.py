@@ -4,8 +4,10 @@ import pytest
 import tiny
 import torch
 
+from peftbench.config.sweep import plan
 from peftbench.evaluation import latency
 from peftbench.methods.base import Method, build_method
+from peftbench.models import heads
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.suites.latency import Latency
 from peftbench.training.precision import build_accelerator
@@ -57,6 +59,52 @@ def test_both_forms_are_timed_also_of_a_regression(classes, precision):
     assert seconds.keys() == {"unmerged", "merged"}
     for kinds in seconds.values():
         assert all((taken > 0).all() for taken in kinds.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "stored"),
+    [
+        ("full", "bf16", {torch.bfloat16}),
+        ("full", "fp32", {torch.float32}),
+        ("adapter", "bf16", {torch.float32}),  # what is inserted computes as it trained
+    ],
+)
+def test_a_model_without_inserted_parts_is_timed_with_weights_that_are_not_cast(
+    name, precision, stored, monkeypatch
+):
+    def timed(predictor, batch):
+        modules = [one for one in predictor.model.modules() if heads.is_cast(one)]
+        found.update(p.dtype for one in modules for p in one.parameters(recurse=False))
+        return 1.0
+
+    found = set()
+    monkeypatch.setattr(latency, "timed", timed)
+    method = build_method(tiny.one_run(f"method={name}", tiny.WIDE).method)
+    asked = Latency(batch_size=4, repeats=20, warmup=1, seed=0)
+    with torch.random.fork_rng():
+        seconds, merging = latency.measure(
+            *(asked, method, viewing(method), tiny.tokens(), precision),
+            report=lambda news: None,
+            stop=lambda: False,
+        )
+    assert (found, seconds.keys()) == (stored, {"unmerged"})
+    assert set(merging.to_json()) == {"not_merged", "difference"}
+
+
+@pytest.mark.parametrize(
+    ("words", "revision"),
+    [
+        (("method=full",), 2),
+        (("method=robust_partial", "train.precision=bf16"), 2),
+        (("method=full", "train.precision=fp32"), None),
+        (("method=lora",), None),
+    ],
+)
+def test_only_evaluations_that_were_timed_with_casts_have_new_keys(words, revision):
+    [evaluation] = plan(
+        "model=tiny", "task=synthetic_acceptability", "suite=latency", *words
+    ).evaluations
+    assert evaluation.suite.get("revision") == revision
 
 
 @pytest.mark.parametrize(

@@ -389,6 +389,24 @@ def test_positions_bound_the_length(tmp_path):
     assert errors(*made.words_of(mpnet)) == "checked: "
 
 
+def test_positions_bound_what_is_written_for_another_task(tmp_path):
+    """32 tokens of an article and 60 of its summary."""
+    words = ("task=sst2", "prompt=words", "suite=transfer")
+    short, long = (
+        made.words_of(made.checkpoint(tmp_path / str(count), "gpt2", n_positions=count), *words)
+        for count in (91, 92)
+    )
+    told = "xsum: train.max_length=32 and task.max_new_tokens=60 are more than 91 has positions"
+    writes = "suite.targets={xsum:{examples:250}}"
+    with pytest.raises(ConfigError, match=told):
+        plan(*short, writes)
+    unseen = plan(*short, writes, weights=False)  # as of a checkpoint that is still on the hub
+    found = preflight([], unseen.evaluations, RuntimeConfig(device="cpu"))["errors"]
+    assert any(told in error for error in found)
+    assert plan(*long, writes).evaluations
+    assert plan(*short, "suite.targets={rte:{}}").evaluations
+
+
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
 def test_rotary_positions_bound_the_length_unless_they_are_stretched(tmp_path, family):
     folder = made.checkpoint(tmp_path / family, family, max_position_embeddings=24)

@@ -71,6 +71,35 @@ def test_scores_of_micro_batches_are_those_of_the_batch(choose):
     assert scores[0] == pytest.approx(scores[1], rel=1e-4)
 
 
+@pytest.mark.parametrize("choose", ["rgn", "fisher"])
+def test_scores_of_a_run_in_fp16_are_those_of_fp32(choose):
+    """Gradients of a loss that is not scaled are below the least number of fp16."""
+
+    def small(model, batch):
+        return 1e-6 * task_loss(model(batch), batch["labels"])
+
+    made = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0)
+    chosen = method(f"method.choose={choose}")
+    chosen.insert(made)
+    object.__setattr__(chosen.base_method, "compute_loss", small)
+    plain = chosen._scores(made, [BATCH])
+    with torch.autocast("cpu", torch.float16):
+        assert chosen._scores(made, [BATCH]) == plain
+    assert min(plain.values()) > 0
+
+
+def test_only_blocks_chosen_in_fp16_have_new_keys():
+    words = ("method=robust_partial", "method.choose=rgn,lisa", "train.precision=fp16,bf16")
+    concerned = {
+        (run.method.hyperparameters["choose"], run.train.precision): run.loss_revision
+        for run in plan(*words, "task=mrpc").runs
+    }
+    assert concerned == {
+        **{("rgn", "fp16"): 2, ("rgn", "bf16"): 1},
+        **{("lisa", "fp16"): 1, ("lisa", "bf16"): 1},
+    }
+
+
 def test_manual_blocks_and_a_state_of_other_blocks():
     first = prepared("method.choose=manual", "method.which=[0]")
     assert blocks(first) == {0, None}

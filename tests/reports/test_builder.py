@@ -90,6 +90,21 @@ def test_money_by_hand():
 
 
 @pytest.mark.parametrize(
+    ("environment", "hours"),
+    [
+        ({"device": "4 × Some GPU", "cuda": "13.0"}, 4),
+        ({"device": "2 × Some CPU", "threads": 3}, 6),
+        ({"device": "Some CPU × 2", "threads": 3}, 3),  # its own name
+    ],
+)
+def test_all_processes_of_a_run_cost_money(environment, hours):
+    (one,) = made("method=lora")
+    several = records.record(one.run, environment=records.ENVIRONMENT | environment)
+    prices = Prices(currency="EUR", core_hour=9.0, gpu_hour=9.0)
+    assert prices.money(several) == pytest.approx(9 * hours * 4 / 3600)
+
+
+@pytest.mark.parametrize(
     ("given", "told"),
     [
         ({"core_hour": 1.0}, "no currency is given; add one"),

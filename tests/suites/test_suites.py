@@ -515,7 +515,11 @@ def test_evaluations_during_training_may_look_at_a_part(finished):
         point["accuracy"] for point in whole.record.curve
     ]
     label = whole.predictions["label"]
-    items = np.sort(loading.stratified(label, 2, seed=0)[: round(0.1 * len(label))])
+    shown, count = round(0.1 * len(label)), len(label)
+    assert part.record.work["curve_examples"] == shown
+    assert part.record.work["evaluated"] == 2 * shown + count
+    assert "curve_examples" not in whole.record.work
+    items = np.sort(loading.stratified(label, 2, seed=0)[:shown])
     scores = whole.predictions["scores"][items]
     assert part.record.curve[-1]["accuracy"] == task_metrics.METRICS["accuracy"].compute(
         scores.argmax(1), label[items]

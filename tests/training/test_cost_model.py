@@ -26,10 +26,8 @@ def test_a_calibration_that_another_process_claims_is_waited_for_until_told_to_s
         execute(run, results=results, stop=stop)
 
 
-def test_the_evaluation_of_a_trial_costs_what_its_held_out_examples_do():
+def test_evaluations_cost_what_their_examples_do():
     made = record(runs("method=lora")[0])
-    trial = replace(made, work=made.work | {"held_out": 24}, selection=made.curve[-1])
-    whole = CostModel("0" * 12, step=0.1, token=0.01, evaluation=3.0, memory={})
-    assert whole.costs(trial, []).seconds["evaluate"] == 3.0
-    of_eight = replace(whole, held_out=8)
-    assert of_eight.costs(trial, []).seconds["evaluate"] == pytest.approx(9.0)
+    selected = replace(made, work=made.work | {"evaluated": 4 * 1000 + 1043})
+    known = CostModel("0" * 12, step=0.1, token=0.01, example=0.002, memory={})
+    assert known.costs(selected, []).seconds["evaluate"] == pytest.approx(10.086)

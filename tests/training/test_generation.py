@@ -32,6 +32,7 @@ from peftbench.models.backbone import Backbone
 from peftbench.results.store import ResultsFolder
 from peftbench.runner import packs
 from peftbench.suites import base
+from peftbench.training import trainer
 from peftbench.training.measurement import Phases
 from peftbench.training.trainer import HELD, TrainingJob, execute, load_task_data
 from peftbench.training.warm_cache import WarmCache
@@ -324,6 +325,17 @@ def test_the_task_under_another_file(trained, tmp_path):
     assert told["scores"]["rouge_l"] > 0.8 > 0.5 > told["untrained"]["rouge_l"]
     assert told["gap"] == pytest.approx(record.score - told["scores"]["rouge_l"])
     assert told["trivial"] == 0.0
+
+
+def test_an_empty_text_is_one_without_letters_however_many_tokens_it_has(task):
+    """One token may be an answer, and blanks before the end are none."""
+    [run] = plan(*task, *LLAMA, *SHORT, "budget.steps=1").runs
+    outputs = {
+        "new_tokens": np.array([1, 1, 2, 6]),
+        "text_sha256": decoding.digests(["A", "", "", "no"]),
+    }
+    told = trainer._texts(run, outputs)
+    assert told == {"mean_tokens": 2.5, "empty": 2, "cut": 1}
 
 
 def test_other_tasks_in_their_own_words(trained):

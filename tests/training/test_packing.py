@@ -380,6 +380,48 @@ def test_a_run_alone_takes_captured_steps_of_shapes_warmed_up_before(task, monke
     assert [p["step"] for p in replayed.record.curve] == [p["step"] for p in plain.record.curve]
 
 
+def test_memory_of_captured_steps_is_that_of_a_step_without_copies_of_the_state(task, monkeypatch):
+    """Of what CUDA's allocator would say: a capture has a GB beside the MB of a step."""
+
+    def record(step):
+        def replay():
+            replaying.append(True)
+            out.copy_(step())
+            replaying.pop()
+
+        out = torch.zeros(1)
+        return replay, out
+
+    def allocate(count):
+        peak[0] = max(peak[0], 0 if replaying else count)
+
+    def gradients(stack, *args):
+        allocate(10**6 + sum(tensor.nbytes for tensor in stack.graphs.state))
+        return step(stack, *args)
+
+    def apart(graphs, *args):
+        allocate(10**9)
+        return compared(graphs, *args)
+
+    [run] = runs(task, "method=lora", "method.dropout=0", "size=40", "budget.steps=9")
+    peak, replaying = [0], []
+    step, compared = RunStack.gradients, step_graphs.StepGraphs._apart
+    monkeypatch.setattr(RunStack, "gradients", gradients)
+    monkeypatch.setattr(step_graphs.StepGraphs, "_apart", apart)
+    monkeypatch.setattr(measurement, "_reset_peaks", lambda device: peak.__setitem__(0, 0))
+    monkeypatch.setattr(
+        measurement,
+        "_peaks",
+        lambda device: {"cpu_peak_rss_bytes": None, measurement.ALLOCATED: peak[0]},
+    )
+    monkeypatch.setitem(step_graphs.CAPTURE, "cpu", lambda: record)
+    monkeypatch.setattr(batching, "STATIC_SHAPES", {"cpu"})
+    done = execute(run, CPU).record
+    assert done.environment["graphs"].endswith("shapes captured")
+    found = done.memory[measurement.ALLOCATED]
+    assert (found["train"], found["warmup"]) == (10**6, 10**9)
+
+
 def test_a_run_alone_that_cannot_be_stacked_trains_as_ever(task, monkeypatch):
     def refuse(stack, predictor, inputs, micro):
         raise RuntimeError("no batching rule")
@@ -394,6 +436,30 @@ def test_a_run_alone_that_cannot_be_stacked_trains_as_ever(task, monkeypatch):
     assert np.array_equal(plain.predictions["scores"], done.predictions["scores"])
     assert done.record.environment["graphs"] == "no batching rule"
     assert plain.record.environment["graphs"] == "no graphs on cpu"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["method=bitfit"],
+        [
+            *("method=robust_partial", "method.base_method=bitfit"),
+            *("method.choose=all", "method.penalty=none", "method.wise=0"),
+        ],
+    ],
+)
+def test_a_method_that_reads_gradients_gets_those_of_every_step(task, monkeypatch, words):
+    """Also inside a wrapper."""
+    [run] = runs(task, *words, "size=40", "budget.steps=5")
+    assert build_method(run.method).supports_packing
+    read = []
+    monkeypatch.setattr(BitFit, "on_gradients", lambda self, model: read.append(model))
+    monkeypatch.setitem(step_graphs.CAPTURE, "cpu", lambda: lambda step: (lambda: None, step()))
+    monkeypatch.setattr(batching, "STATIC_SHAPES", {"cpu"})
+    assert not build_method(run.method).supports_packing
+    with pytest.warns(UserWarning, match="one kernel at a time: the method takes derivatives"):
+        execute(run, CPU)
+    assert len(read) == 5
 
 
 # coming and going
@@ -724,7 +790,7 @@ def test_costs_of_packed_runs_are_those_of_a_calibration(task, warm, tmp_path):
         record = ends[run].record
         train = known.token * record.work["padded_tokens"]
         assert record.seconds["train"] == pytest.approx(train)
-        assert record.seconds["evaluate"] == pytest.approx(2 * known.evaluation)
+        assert record.seconds["evaluate"] == pytest.approx(2 * 24 * known.example)
         assert record.speed["examples_per_second"] == pytest.approx(record.work["examples"] / train)
         seconds = [point["seconds"] for point in record.curve]
         assert seconds == pytest.approx([3 / 5 * train, train])

@@ -16,6 +16,7 @@ from peftbench.config.sweep import plan
 from peftbench.core.errors import RecordError
 from peftbench.core.runtime import RuntimeConfig
 from peftbench.evaluation import continual
+from peftbench.methods.lora import LoRA
 from peftbench.results.store import ResultsFolder
 from peftbench.training import checkpointing, loop, session, trainer
 
@@ -137,6 +138,31 @@ def test_a_good_checkpoint_is_still_gone_on_from(tmp_path, monkeypatch):
     np.testing.assert_array_equal(parts.predictions["scores"], whole.predictions["scores"])
 
 
+def test_a_run_whose_micro_batch_was_halved_goes_on_with_it_where_memory_suffices_now(
+    tmp_path, monkeypatch
+):
+    def refuse(self, model, batch):
+        if len(batch["labels"]) > 4:
+            raise torch.OutOfMemoryError("as CUDA says it")
+        return compute(self, model, batch)
+
+    monkeypatch.setenv("ZOO", str(tmp_path))
+    stage, compute = Stage(tmp_path), LoRA.compute_loss
+    words = ("method=lora", "budget.steps=8", "train.precision=fp32", "train.batch_size=8")
+    run, fourths = one(stage, *words), one(stage, *words, "train.micro_batch_size=4")
+    with monkeypatch.context() as patch:
+        patch.setattr(LoRA, "compute_loss", refuse)
+        with (
+            pytest.warns(UserWarning, match="no memory for 8 examples"),
+            pytest.raises(session.TrainingInterrupted),
+        ):
+            trainer.execute(run, CPU, results=stage.results, stop=after(4))
+    parts = trainer.execute(run, CPU, results=stage.results)  # a warning would be an error
+    assert (parts.record.work["resumed"], parts.record.work["micro_batch_size"]) == (True, 4)
+    expected = trainer.execute(fourths, CPU).predictions["scores"]
+    np.testing.assert_array_equal(parts.predictions["scores"], expected)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [
@@ -144,6 +170,7 @@ def test_a_good_checkpoint_is_still_gone_on_from(tmp_path, monkeypatch):
         ("processes", 2, r'\{"processes":2\}, here is \{"processes":1\}'),
         ("steps", 40, r'\{"steps":40\}, here is \{"steps":50\}'),
         ("words", [7], r'\{"words":\[7\]\}, here is \{"words":\[\]\}'),
+        ("curve_part", 0.1, r'\{"curve_part":0.1\}, here is \{"curve_part":null\}'),
     ],
 )
 def test_a_checkpoint_of_other_sums_is_not_gone_on_from(tmp_path, name, value, told):

@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -158,6 +159,17 @@ def test_record_is_what_happened(task, warm):
     assert record.selection is None
 
 
+@pytest.mark.parametrize(("processes", "measured"), [(1, [None, CPU.device]), (2, [None])])
+def test_energy_is_that_of_the_only_process(processes, measured, task, warm, monkeypatch):
+    """Of several there would be the joules of the first GPU beside the work of all."""
+    given = []
+    peers = SimpleNamespace(count=processes, same=lambda model: None)
+    monkeypatch.setattr(trainer, "Energy", lambda device: given.append(device and device.type))
+    monkeypatch.setattr(trainer, "ProcessGroup", lambda accelerator: peers)
+    trainer.prepare(trainer.TrainingJob(one(task), CPU, warm), None)
+    assert given == measured
+
+
 def test_selection_is_carved_out_of_train(task, warm):
     words = (
         "checkpoint_selection=best_on_holdout",
@@ -167,6 +179,7 @@ def test_selection_is_carved_out_of_train(task, warm):
     )
     record = execute(one(task, *words), CPU, warm=warm).record
     assert (record.work["train_size"], record.work["held_out"]) == (24, 6)
+    assert record.work["evaluated"] == 4 * 6 + 24  # points of the curve, and what is reported
     assert record.selection in record.curve
     scores = [point["accuracy"] for point in record.curve]
     assert record.selection["accuracy"] == max(scores)
@@ -179,6 +192,7 @@ def test_further_splits_are_scored_apart(task, warm):
     both = execute(
         replace(run, task=replace(run.task, extra={"again": "validation"})), CPU, warm=warm
     )
+    assert both.record.work["evaluated"] == 2 * 24 + 24
     assert both.record.metrics["accuracy/again"] == both.record.metrics["accuracy"]
     assert np.array_equal(both.predictions["scores/again"], both.predictions["scores"])
 
@@ -325,6 +339,7 @@ def test_a_trial_reads_nothing_of_the_reporting_split(tmp_path, monkeypatch):
         6,
         6,
     )
+    assert record.work["evaluated"] == 6 * len(record.curve)
     assert set(record.work["truncated"]) == set(record.environment["data"]) == {"train"}
     with monkeypatch.context() as patch:  # resumed behind its last point, nothing is kept of that
         patch.setattr(trainer.PreparedTraining, "reported", property(lambda self: None, _ignored))
