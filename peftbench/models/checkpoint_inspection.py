@@ -92,8 +92,9 @@ def check_fit(run: Run, facts: CheckpointFacts) -> None:
     new = run.task.new_tokens if run.task.generation else 0
     if new and facts.positions is not None and longest + new > facts.positions:
         raise ConfigError(
-            f"{run.task.name}: train.max_length={run.train.max_length} and task.max_new_tokens={new} "
-            f"are more than {run.model.name} has positions for, {facts.positions}; lower one of them"
+            f"{run.task.name}: train.max_length={run.train.max_length} and "
+            f"task.max_new_tokens={new} are more than {run.model.name} has positions for, "
+            f"{facts.positions}; lower one of them"
         )
     if facts.positions is not None and longest > facts.positions:
         raise ConfigError(
