@@ -95,7 +95,8 @@ def test_one_of_a_pack_does_not_take_the_others_along(task):
 
 
 @pytest.mark.parametrize("suite", ["noise", "calibration"])
-def test_suites(suite, task, tmp_path, monkeypatch):
+def test_suites(suite, tmp_path, monkeypatch):
+    task = tiny.own_task(tmp_path, train=80)
     words = (*task, "model=tiny", "method=bitfit", "size=24", "budget=steps", "budget.steps=2")
     more = (
         ("suite=noise", "suite.kinds={typos:0.1}") if suite == "noise" else ("suite=calibration",)
