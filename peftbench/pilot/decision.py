@@ -73,7 +73,10 @@ class Decision:
 
 
 def decide(
-    table: OutOfFold, criterion: PilotCriterion, projected: Mapping[str, float] | None = None
+    table: OutOfFold,
+    criterion: PilotCriterion,
+    projected: Mapping[str, float] | None = None,
+    gained: float = 0.0,
 ) -> Decision:
     """Decide by out-of-fold predictions.
 
@@ -81,7 +84,9 @@ def decide(
         table: of all candidates.
         criterion: what success is.
         projected: by candidate the upper end of the score with further labels; a candidate that is
-            not there is not expected to pass the best of those that are.
+            not there is not expected to pass the best of those that are, unless it is ahead of them
+            now.
+        gained: upper end of the largest gain that is projected, for candidates that are ahead.
     """
     verdicts = sorted(judge(table, criterion), key=lambda one: -one.score.value)
     sufficient = [one for one in verdicts if not one.missed]
@@ -93,10 +98,18 @@ def decide(
             f"{best.score.high:.3f}, does not reach below {criterion.least:g}"
         )
         return Decision(GO, best.name, [told], verdicts, names)
-    reach = max((projected or {}).values(), default=None)
+    known = projected or {}
+    best_reach = max(known.values(), default=None)
+    ahead_of = max((one.score.value for one in verdicts if one.name in known), default=1.0)
+
+    def reach(one: CandidateVerdict) -> float | None:
+        if best_reach is None or one.name in known or one.score.value <= ahead_of:
+            return best_reach
+        return max(best_reach, one.score.high + max(0.0, gained))
+
     reasons = []
     for one in verdicts:
-        if not (excluded := _excluded_for_good(one, criterion.least, reach)):
+        if not (excluded := _excluded_for_good(one, criterion.least, reach(one))):
             break
         reasons.append(f"{one.name} does not meet the criterion: {', '.join(excluded)}")
     else:

@@ -65,6 +65,11 @@ class Study:
         """By method the upper end of its score with further labels."""
         return {curve.name: curve.later.high for curve in self.curves}
 
+    @property
+    def gained(self) -> float:
+        """The upper end of the largest gain by further labels."""
+        return max((curve.gain.high for curve in self.curves), default=0.0)
+
 
 def carry_out(
     found: PilotDesign, criterion: PilotCriterion, results: ResultsFolder, options: RunOptions

@@ -148,6 +148,17 @@ def test_between_the_ends_more_data_are_needed_and_a_projection_can_end_that():
     assert len(made.reasons) == 2
 
 
+def test_a_baseline_ahead_of_all_curves_gains_as_much_as_the_best_of_them():
+    draw = np.random.default_rng(0)
+    one = table(rights(draw, frozen=0.76, lora=0.62), draw)
+    frozen = decide(one, criterion(0.9)).verdict_on("frozen")
+    assert 0.76 < frozen.score.high < 0.82
+    asked = criterion(round(frozen.score.high + 0.01, 4))
+    assert decide(one, asked, {"lora": 0.72}, gained=0.02).answer == MORE
+    assert decide(one, asked, {"lora": 0.72}, gained=0.005).answer == NO_GO
+    assert decide(one, asked, {"lora": 0.72}, gained=-0.02).answer == NO_GO
+
+
 def test_a_training_that_costs_too_much_is_not_taken():
     draw = np.random.default_rng(0)
     seconds = {"full": [90.0, 110.0], "lora": [30.0, 50.0]}
