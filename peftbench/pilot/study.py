@@ -5,19 +5,17 @@ stopped continues, and one that is finished is only read.
 """
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache
 
 from peftbench.config import sweep as words
-from peftbench.core.arrays import Floats
 from peftbench.core.evaluation import Evaluated, Evaluation
 from peftbench.core.plan import Plan, RunOptions
 from peftbench.core.run import Run
 from peftbench.core.text import command
 from peftbench.core.tuning import Question, Search, subject
 from peftbench.data import loading
-from peftbench.data.loading import LabelledTexts
 from peftbench.pilot import baselines, decision, gathering
 from peftbench.pilot.baselines import FittedBaselines
 from peftbench.pilot.criterion import PilotCriterion
@@ -203,7 +201,7 @@ def _baselines(
     run = found.plan.runs[0]
 
     @cache
-    def embed() -> Callable[[LabelledTexts], Floats]:
+    def embed() -> baselines.Embed:
         from peftbench.pilot.embeddings import FrozenModel
 
         return FrozenModel(run).embed
