@@ -10,12 +10,13 @@ part (the score, and whether it is above the constant prediction), also by what 
 projects. More data: all else. That an interval includes the constant prediction rules nothing out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
 import numpy as np
 
+from peftbench.analysis import significance
 from peftbench.pilot import intervals
 from peftbench.pilot.criterion import PilotCriterion
 from peftbench.pilot.intervals import LEVEL, Interval
@@ -165,12 +166,12 @@ def judge(table: OutOfFold, criterion: PilotCriterion) -> list[CandidateVerdict]
             missed.append(ABOVE)
         if gains[name].high < 0:  # at 0 no row may differ, which excludes nothing
             excluded.append(ABOVE)
-        taken = table.seconds.get(name)
-        seconds = None if not taken else fmean(taken)
+        seconds, fewest, most = _seconds(table.seconds.get(name, ()))
         limit = criterion.largest_seconds
-        if limit is not None and (seconds is None or seconds > limit):
+        if limit is not None and (most is None or most > limit):
             missed.append(SECONDS)
-            excluded += [SECONDS] * (seconds is not None)
+        if limit is not None and fewest is not None and fewest > limit:
+            excluded.append(SECONDS)
         if criterion.largest_review is not None and criterion.review_error is not None:
             error = unchecked_error(table, name, criterion.largest_review, level)
             if error.high > criterion.review_error:
@@ -181,6 +182,15 @@ def judge(table: OutOfFold, criterion: PilotCriterion) -> list[CandidateVerdict]
             CandidateVerdict(name, scores[name], gains[name], error, seconds, missed, excluded)
         )
     return made
+
+
+def _seconds(taken: Sequence[float]) -> tuple[float, float, float] | tuple[None, None, None]:
+    """Mean over trainings with its ends by Student's t, as the page shows it; one has no ends."""
+    if not taken:
+        return None, None, None
+    mean = fmean(taken)
+    found = significance.student(np.array(taken, dtype=np.float64))
+    return (mean, mean, mean) if found is None else (mean, float(found.low), float(found.high))
 
 
 def _scores(
