@@ -135,10 +135,9 @@ def own_files(chosen: tuple[tuple[str, str], ...], searched: tuple[Path, ...]) -
     if not own:
         return ()
     found = [path for folder in own if (path := folder / "run.yaml").is_file()]
-    run = yaml_files.read_utf8(next(iter(found), last / "run.yaml"))
-    defaults = re.findall(r"^ +- +(?:override +)?(\w+): *(\w+)", run, re.MULTILINE)
     named = {group for group, _ in chosen}
-    for group, option in [*chosen, *(one for one in defaults if one[0] not in named)]:
+    unnamed = (one for one in default_options(searched).items() if one[0] not in named)
+    for group, option in [*chosen, *unnamed]:
         file = options(group, searched).get(option)
         if file is None or file.is_relative_to(last):
             continue
@@ -146,6 +145,15 @@ def own_files(chosen: tuple[tuple[str, str], ...], searched: tuple[Path, ...]) -
         if "defaults" in file.read_text(encoding="utf-8", errors="replace"):
             found += sorted(file.parent.glob("_*.yaml"))
     return tuple(dict.fromkeys(found))
+
+
+def default_options(searched: Iterable[Path]) -> dict[str, str]:
+    """The option of each group that run.yaml chooses where no word does."""
+    file = next(path for folder in searched if (path := folder / "run.yaml").is_file())
+    found = re.findall(
+        r"^ +- +(?:override +)?(\w+): *(\w+)", yaml_files.read_utf8(file), re.MULTILINE
+    )
+    return dict(found)
 
 
 def find(group: str, name: str, searched: Iterable[Path]) -> Path:

@@ -193,6 +193,27 @@ def test_when_replaces_an_axis_of_the_same_key():
     assert planned.repeats == []
 
 
+@pytest.mark.parametrize(
+    ("group", "default", "other"),
+    [
+        ("model", "minilm", "tiny"),
+        ("method", "lora", "full"),
+        ("task", "synthetic_paraphrase", "synthetic_opinion"),
+        ("prompt", "head", "words"),
+        ("augmentation", "none", "noise"),
+        ("budget", "epochs", "steps"),
+        ("train", "default", "no_such"),
+        ("checkpoint_selection", "last", "best_on_holdout"),
+    ],
+)
+def test_conditions_see_the_default_option_of_each_group(group, default, other):
+    found = plan("seed=0,1", f"when={group}={default}: train.lr=1e-4,2e-4,3e-4").runs
+    assert len(found) == 6
+    assert len(plan("seed=0,1", f"exclude={group}={default} seed=0").runs) == 1
+    if group != "train":  # it has one option
+        assert len(plan("seed=0,1", f"exclude={group}={other} seed=0").runs) == 2
+
+
 def test_exclude_leaves_out_cells_that_match_all_its_words():
     planned = plan("method=lora,bitfit", "size=100,300", "exclude=method=lora size=100")
     assert len(planned.runs) == 3
