@@ -48,9 +48,7 @@ class FittedBaselines:
     seconds: dict[str, float]
 
 
-def fit(
-    run: Run, results: ResultsFolder, embed: Embed
-) -> FittedBaselines:
+def fit(run: Run, results: ResultsFolder, embed: Embed) -> FittedBaselines:
     """The baselines of a run's fold, from the results folder where an earlier call left them.
 
     Args:

@@ -92,9 +92,7 @@ def test_one_call_gives_what_comes_after():
     none = none.sections()
     assert told["ab_test"]["why"] == none[1].lines[0]
     assert "leaves nothing to find" in none[1].lines[0]
-    assert none[2].lines == [
-        "Not planned: without a cut-off the model answers no text by itself."
-    ]
+    assert none[2].lines == ["Not planned: without a cut-off the model answers no text by itself."]
     assert "Payback time: not given: labour_hour" in " ".join(none[0].tables[0].notes)
 
 
