@@ -40,8 +40,8 @@ class FittedBaselines:
 
     Attributes:
         probability: by baseline (rows, classes) of the held-out rows.
-        seconds: by baseline, of the features of its training rows and the choice of its penalty; the
-            model is loaded already.
+        seconds: by baseline, of the features of its training rows and the choice of its penalty,
+            with the model loaded already.
     """
 
     probability: dict[str, Floats]
