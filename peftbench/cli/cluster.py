@@ -44,7 +44,9 @@ _names = click.argument("names", nargs=-1)
 @click.option("--workers", type=click.IntRange(1), help="Processes of each job.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of each process.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@options.retry
+@options.retry(
+    "transient ones; lost up to cluster.attempts times, memory while more can be asked for"
+)
 @click.option("--tune", "tuning", is_flag=True, help="Choose learning rates, as `tune` does.")
 @options.search
 @click.option("--dry-run", is_flag=True, help="Print what would be submitted.")

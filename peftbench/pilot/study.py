@@ -147,6 +147,9 @@ def train(plan: Plan, results: ResultsFolder, options: RunOptions) -> dict[Run, 
     Raises:
         Unfinished: if it was stopped, or others failed.
     """
+    is_retried = sweep.retry_filter(options.retry)
+    before = status.sweep_status(plan, results).failed
+    skipped = {key for key, failure in before.items() if not is_retried(failure.kind)}
     if sweep.do_plan(plan, results, options):
         note(f"stopped; finished trainings are kept; continue with: {command(*sys.argv[1:])}")
         raise Unfinished(130)
@@ -157,7 +160,7 @@ def train(plan: Plan, results: ResultsFolder, options: RunOptions) -> dict[Run, 
         if run.key in state.failed and state.failed[run.key].kind == "diverged"
     }
     if len(diverged) < len(state.missing):
-        for line in sweep.missing(state):
+        for line in sweep.missing(state, skipped):
             note(line)
         raise Unfinished(1)
     return diverged

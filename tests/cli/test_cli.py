@@ -933,3 +933,19 @@ def test_records_alone_make_a_report_without_tests(results):
     assert "Costs (training)" not in said
     call("report", "html", "-o", "page.html")
     assert told in Path("page.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("verb", "default"),
+    [
+        ("run", "transient ones: killed,exit,disk,data,system,lost,cancelled"),
+        ("tune", "all but diverged"),
+        ("pilot", "transient ones; in the choice of rates all but diverged"),
+        (
+            "submit",
+            "transient ones; lost up to cluster.attempts times, memory while more can be asked for",
+        ),
+    ],
+)
+def test_the_help_of_retry_says_what_a_command_does_without_it(verb, default):
+    assert f"[default: {default}]" in " ".join(call(verb, "--help").split())

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from peftbench.config import sweep
+from peftbench.core.failures import Failure
 from peftbench.core.plan import RunOptions
 from peftbench.core.tuning import subject
 from peftbench.data import loading
-from peftbench.pilot import baselines
-from peftbench.pilot.study import with_chosen_rates
+from peftbench.pilot import baselines, study
+from peftbench.pilot.study import Unfinished, with_chosen_rates
 from peftbench.results import choices
 from peftbench.results.store import ResultsFolder
 
@@ -108,3 +109,15 @@ def test_a_text_costs_each_fold_what_it_took_the_first_time(tmp_path, files):
     again, same = embed("worth it", "a fine film")
     assert np.array_equal(again, first[[2, 0]])
     assert same == pytest.approx(seconds * 2 / 3)
+
+
+def test_a_failure_that_is_not_tried_again_says_so_and_how(tmp_path, files, capsys):
+    results, asked = ResultsFolder(tmp_path / "runs"), plan(files[0], tmp_path)
+    for run in asked.runs:
+        results.fail(Failure(run, "error", "a typo"))
+    with pytest.raises(Unfinished) as stopped:
+        study.train(asked, results, RunOptions(quiet=True))
+    assert stopped.value.code == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("(not tried again; see --retry)") == 2
+    assert "2 of 2 runs have no record" in said
