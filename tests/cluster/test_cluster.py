@@ -293,6 +293,21 @@ def test_a_job_that_is_done_and_still_listed_keeps_nobody_from_submitting_the_re
     assert len(collect.rest(seen, results)) == done - 1
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_runs_that_a_later_submission_has_in_the_queue_are_no_rest(tmp_path, count):
+    results = ResultsFolder(tmp_path)
+    made, jobs = submitted(results)
+    for job in jobs[:2]:
+        results.save(record(job), {})
+    array = bundling.Array([jobs[2 : 2 + count]], None, None)
+    later = manifest.begin(["later"], made.cluster, [array], None, {}, {})
+    later = replace(later, submitted=made.submitted + 1)
+    manifest.write_jobs(results, Task(later.name, 0, 0), array.bundles[0])
+    manifest.save(results, later)
+    seen = QueueSnapshot([made, later], {Task(later.name, 0, 0): ("pending", "")}).again(results)
+    assert len(collect.rest(seen, results)) == 2 - count
+
+
 def test_what_is_held_is_told_with_the_way_out(tmp_path):
     made, _ = submitted(ResultsFolder(tmp_path))
     task = Task(made.name, 0, 0)
