@@ -317,6 +317,16 @@ def test_the_first_key_of_a_zip_picks_its_rows(configs):
         made("zip=size=64,100 seed=0,1")
 
 
+def test_a_key_that_picks_rows_replaces_the_conditional_values_too(configs):
+    (configs / "sweep" / "mine.yaml").write_text(
+        "zip:\n  - size=64,100 budget.epochs=4,3\n"
+        "when:\n  - 'method=lora: size=32 train.lr=1e-3'\n"
+    )
+    words = ("sweep=mine", "model=tiny", "method=lora", "size=100")
+    (run,) = plan(*words, configs=configs).runs
+    assert (run.size, run.budget.epochs, run.train.lr) == (100, 3, 1e-3)
+
+
 def test_a_size_picks_rows_too_where_the_task_is_the_first_key():
     """size=100 must not train with the epochs of all sizes."""
 
