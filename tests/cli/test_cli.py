@@ -983,3 +983,12 @@ def test_records_alone_make_a_report_without_tests(results):
 )
 def test_the_help_of_retry_says_what_a_command_does_without_it(verb, default):
     assert f"[default: {default}]" in " ".join(call(verb, "--help").split())
+
+
+@pytest.mark.parametrize("verb", [("gate", "a", "b", "c.csv"), ("report",), ("doctor",)])
+def test_an_interruption_is_no_answer(verb, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main.commands[verb[0]], "invoke", interrupted)
+    assert "interrupted" in call(*verb, code=130)
