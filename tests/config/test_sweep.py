@@ -276,6 +276,26 @@ def test_a_sweep_is_a_yaml_of_words(configs):
     } == {1e-3}
 
 
+def test_files_of_ones_own_count_as_they_are_now(configs):
+    """In a notebook a file is written after the message that it is not there."""
+    with pytest.raises(ConfigError, match="unknown sweep"):
+        plan("sweep=mine", configs=configs)
+    (configs / "sweep" / "mine.yaml").write_text("grid: [seed=0-2, model=tiny, method=mine]\n")
+    with pytest.raises(ConfigError, match="unknown method"):
+        plan("sweep=mine", configs=configs)
+    (configs / "method").mkdir(exist_ok=True)
+    mine = configs / "method" / "mine.yaml"
+    mine.write_text("defaults: [bitfit]\nname: mine\nabout: ours\n")
+    assert len(plan("sweep=mine", configs=configs).runs) == 3
+    assert "alpha" not in catalog.keys(mine)
+    mine.write_text(mine.read_text().replace("bitfit", "lora") + "alpha: 4\n")
+    assert plan("sweep=mine", configs=configs).runs[0].method.hyperparameters["alpha"] == 4
+    assert "alpha" in catalog.keys(mine)
+    mine.unlink()
+    with pytest.raises(ConfigError, match="unknown method"):
+        plan("sweep=mine", configs=configs)
+
+
 def test_words_beside_a_sweep_replace_its_axes(configs):
     (configs / "sweep" / "mine.yaml").write_text(SWEEP)
     planned = plan("sweep=mine", "seed=7", "method.rank=16", "method=lora", configs=configs)
@@ -319,8 +339,7 @@ def test_the_first_key_of_a_zip_picks_its_rows(configs):
 
 def test_a_key_that_picks_rows_replaces_the_conditional_values_too(configs):
     (configs / "sweep" / "mine.yaml").write_text(
-        "zip:\n  - size=64,100 budget.epochs=4,3\n"
-        "when:\n  - 'method=lora: size=32 train.lr=1e-3'\n"
+        "zip:\n  - size=64,100 budget.epochs=4,3\nwhen:\n  - 'method=lora: size=32 train.lr=1e-3'\n"
     )
     words = ("sweep=mine", "model=tiny", "method=lora", "size=100")
     (run,) = plan(*words, configs=configs).runs
