@@ -44,7 +44,9 @@ _names = click.argument("names", nargs=-1)
 @click.option("--workers", type=click.IntRange(1), help="Processes of each job.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of each process.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@options.retry
+@options.retry(
+    "transient ones; lost up to cluster.attempts times, memory while more can be asked for"
+)
 @click.option("--tune", "tuning", is_flag=True, help="Choose learning rates, as `tune` does.")
 @options.search
 @click.option("--dry-run", is_flag=True, help="Print what would be submitted.")
@@ -264,12 +266,16 @@ def cancel(names: tuple[str, ...], folder: Path) -> None:
     type=click.Path(file_okay=False, path_type=Path),
     help="Target folder, on a file system that the nodes can read.  [default: this user's caches]",
 )
+@options.results
 @options.configs
-def prefetch(overrides: tuple[str, ...], target: Path | None, configs: Path | None) -> None:
+def prefetch(
+    overrides: tuple[str, ...], target: Path | None, folder: Path, configs: Path | None
+) -> None:
     """Download the models and data of OVERRIDES to a folder, for nodes without internet.
 
     A checkpoint that has only pytorch_model.bin is converted to safetensors, once, in the cache.
-    Without --to the caches of this machine are filled.
+    Without --to the caches of this machine are filled. Chosen learning rates (tuned=true) and
+    commits of data sets and models are those of the results folder.
 
     Use the folder with `submit … cluster.prefetched=FOLDER`, or with PEFTBENCH_PREFETCHED=FOLDER
     before any command. Runs then read only that folder, and never write to it.
@@ -281,7 +287,7 @@ def prefetch(overrides: tuple[str, ...], target: Path | None, configs: Path | No
     from peftbench.system import pickled
 
     with pickled.converting():
-        planned = plan(*cluster.parted(overrides)[1], configs=configs)
+        planned = plan(*cluster.parted(overrides)[1], configs=configs, results=folder)
         lines = (
             fetching.fill_caches(planned)
             if target is None

@@ -66,7 +66,8 @@ def gate(
     NEW and OLD are folders of `peftbench export`, or keys of runs with saved weights. FILE has rows
     that neither was trained on: the text columns of both, and the label column of NEW.
 
-    Exit code 0 when NEW may replace OLD, 1 when not, 2 for bad input.
+    Exit code 0 when NEW may replace OLD, 1 when not, 2 for bad input, 130 when interrupted; any
+    code but 0 is no permission.
     """
     if out.is_dir():
         raise ConfigError(f"-o {out} is a folder; give the name of a file, such as gate.html")

@@ -71,13 +71,16 @@ class Verbs(click.Group):
             sys.exit(2)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Turn user errors into a message and exit code 2."""
+        """Turn user errors into a message and exit code 2, an interruption into 130."""
         try:
             _check_working_folder()
             return super().invoke(ctx)
         except (ConfigError, RecordError) as error:
             click.echo(f"peftbench: {error}", err=True)
             ctx.exit(2)
+        except KeyboardInterrupt:  # click would end with 1, which is an answer of some commands
+            click.echo("peftbench: interrupted", err=True)
+            ctx.exit(130)
         except click.NoSuchOption as error:
             raise self._placed(error, ctx.meta[_ARGUMENTS]) from None
 

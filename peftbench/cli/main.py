@@ -75,7 +75,7 @@ def plan(
 @options.overrides_argument
 @options.results
 @options.configs
-@options.machine
+@options.machine()
 @options.training
 @options.shard
 @options.where
@@ -113,7 +113,7 @@ def run(
 @options.overrides_argument
 @options.results
 @options.configs
-@options.machine
+@options.machine("all but diverged")
 @options.training
 @options.shard
 @options.search
@@ -170,7 +170,7 @@ def tune(
 @options.overrides_argument
 @options.results
 @options.configs
-@options.machine
+@options.machine()
 @options.shard
 @options.where
 @click.option("--fail-fast", is_flag=True, help="Stop at the first failure.")

@@ -69,12 +69,20 @@ where = click.option(
 )
 
 
-retry = click.option(
-    "--retry",
-    metavar="CLASSES",
-    help="Failures to retry: all, none or classes such as memory,error.  "
-    "[default: transient ones: killed,exit,disk,data,system,lost,cancelled]",
-)
+#: Any command of click, or the function that becomes one.
+Verb = Callable[..., None]
+
+#: Failures that are tried again unless `--retry` or a command says otherwise.
+_TRANSIENT = "transient ones: killed,exit,disk,data,system,lost,cancelled"
+
+
+def retry(default: str) -> Callable[[Verb], Verb]:
+    """Which failures are tried again, and for the help which without the option."""
+    return click.option(
+        "--retry",
+        metavar="CLASSES",
+        help=f"Failures to retry: all, none or classes such as memory,error.  [default: {default}]",
+    )
 
 
 shard = click.option(
@@ -84,9 +92,9 @@ shard = click.option(
 )
 
 
-def machine(function: Callable[..., None]) -> Callable[..., None]:
-    """Where and by how many processes work is done, and what is tried again."""
-    return together(
+def machine(retried: str = _TRANSIENT) -> Callable[[Verb], Verb]:
+    """Where and by how many processes work is done, and what is tried again, see `retry`."""
+    return lambda function: together(
         function,
         click.option(
             "--workers",
@@ -101,7 +109,7 @@ def machine(function: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i."
         ),
-        retry,
+        retry(retried),
     )
 
 

@@ -80,7 +80,7 @@ from peftbench.cli import options
     type=click.Path(dir_okay=False, path_type=Path),
     help="YAML file with your prices of people and computers (see configs/prices.yaml).",
 )
-@options.machine
+@options.machine("transient ones; in the choice of rates all but diverged")
 @click.option("--show-texts", is_flag=True, help="Show the most confident errors with their texts.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts: the answer and its figures.")
 @click.option("--dry-run", is_flag=True, help="Check the file and the criterion; train nothing.")

@@ -125,7 +125,13 @@ def _same(run: Run) -> str:
     except ConfigError as error:
         return f"none: {error}"
     same = command("run", *derived_overrides.as_arguments(overrides))
-    return same if again.key == run.key else f"{same}  (is run {again.key} by today's code)"
+    if again.key == run.key:
+        return same
+    if overrides["model"] == "auto":
+        return (
+            f"none: {overrides['model.checkpoint']} is another checkpoint now, or the code is other"
+        )
+    return f"{same}  (is run {again.key} by today's code)"
 
 
 def _files(record: Record, results: ResultsFolder) -> list[str]:

@@ -42,6 +42,8 @@ class Scheduler(Protocol):
         commands: what must be on the path.
         origin: what it was written from, where it is untested on a real cluster; else empty.
         waits: whether an array can wait for the end of others.
+        passes_environment: whether jobs get all variables of the submitting shell; else those that
+            `exports` gives.
         warnings: signals that come some time before the end.
         left_code: the exit code after which a job does not come back.
     """
@@ -50,6 +52,7 @@ class Scheduler(Protocol):
     commands: ClassVar[tuple[str, ...]]
     origin: ClassVar[str]
     waits: ClassVar[bool]
+    passes_environment: ClassVar[bool]
     warnings: ClassVar[frozenset[signal.Signals]]
     left_code: ClassVar[int]
 
@@ -62,6 +65,9 @@ class Scheduler(Protocol):
     @property
     def site(self) -> str | None:
         """The name of the cluster or machine, by which two of them are distinguished."""
+
+    def exports(self) -> dict[str, str]:
+        """Variables of the submitting shell that a script sets."""
 
     def check_config(self) -> None:
         """Refuse settings of the cluster that it cannot follow.

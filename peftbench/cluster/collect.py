@@ -4,7 +4,7 @@ import shlex
 from collections import Counter
 
 from peftbench.cluster import logs
-from peftbench.cluster.manifest import Submission
+from peftbench.cluster.manifest import PENDING, RUNNING, Submission
 from peftbench.cluster.queue import DONE, LEFT, STATES, UNKNOWN, QueueSnapshot
 from peftbench.core.failures import FAILURE_KINDS, Failure
 from peftbench.core.run import Json
@@ -93,10 +93,12 @@ def failures(found: list[Failure]) -> list[str]:
 def rest(seen: QueueSnapshot, results: ResultsFolder) -> list[str]:
     """The commands that submit what is left of each submission."""
     settled = [one for one in seen.submissions if not _alive(one, seen)]
+    # what a later submission has in the queue is submitted already
     left = [
         one
         for one in settled
-        if (count := seen.counts(one))[DONE] < count.total() and not count[UNKNOWN]
+        if (count := seen.counts(one))[DONE] + count[PENDING] + count[RUNNING] < count.total()
+        and not count[UNKNOWN]
     ]
     commands = [
         shlex.join(["peftbench", "submit", *one.words, "--results", str(results.folder)])

@@ -64,5 +64,10 @@ def exports(environment: Mapping[str, str] | None = None) -> dict[str, str]:
     return {name: environment[name] for name in names if not SECRET.search(name)}
 
 
+def secrets(environment: Mapping[str, str] | None = None) -> list[str]:
+    """Names of inherited variables that `exports` leaves out as secrets, sorted."""
+    return [name for name in inherited(environment) if SECRET.search(name)]
+
+
 def _left_out(name: str) -> bool:
     return name in OTHERS_GPUS or (name.startswith(SCHEDULER_PREFIXES) and name not in KEPT)

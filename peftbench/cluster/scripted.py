@@ -101,6 +101,7 @@ class Scripted(ABC):
     trial: ClassVar[tuple[str, ...]] = ()
     origin: ClassVar[str] = "its manuals"
     waits: ClassVar[bool] = True
+    passes_environment: ClassVar[bool] = False
     settle: ClassVar[float] = 5.0
     left_code: ClassVar[int] = 75
     warnings: ClassVar[frozenset[signal.Signals]] = frozenset({signal.SIGUSR2, signal.SIGALRM})
@@ -189,6 +190,10 @@ class Scripted(ABC):
             )
         return None
 
+    def exports(self) -> dict[str, str]:
+        """See `base.Scheduler`."""
+        return environment.exports()
+
     def fields(self, results: ResultsFolder, submission: Submission, array: int) -> dict[str, Any]:
         """What the template may use, beside `cluster`."""
         asked, sent = submission.cluster, submission.arrays[array]
@@ -207,7 +212,7 @@ class Scripted(ABC):
             "memory_mb": None if gb is None else math.ceil(1024 * gb),
             "after": [submission.arrays[number].job for number in sent.after],
             "options": dict(asked.options),
-            "inherited": environment.exports(),
+            "inherited": self.exports(),
             "folder": os.getcwd(),
             "lines": setup.lines(asked),
             "work": shlex.join(work),

@@ -85,6 +85,13 @@ def submit(
         if not chosen.jobs:
             return told
         _rehearse(chosen, store, cluster, order)
+        withheld = () if scheduler.passes_environment else environment.secrets()
+        if names := [name for name in withheld if name not in cluster.environment]:
+            note(
+                f"{', '.join(names)}: secrets are written into no script, so jobs do not have "
+                "them; export them in a file that a line of cluster.setup sources, or fetch with "
+                "`peftbench prefetch --to FOLDER` and set cluster.prefetched"
+            )
         with _answering():
             arrays = _bundle(chosen, results, scheduler, cluster, order)
             site = scheduler.site
@@ -96,7 +103,9 @@ def submit(
             asdict(replace(order, retry=None)),
             attempts={key: failure.attempts for key, failure in chosen.failed.items()},
             site=site,
-            inherited=environment.inherited(),
+            inherited=environment.inherited()
+            if scheduler.passes_environment
+            else sorted(scheduler.exports()),
             search=bool(choices),
         )
         told = replace(told, submission=made, jobs=len(chosen.jobs))

@@ -5,9 +5,10 @@ file names and first lines are read here, so that lists, completion and messages
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
+from typing import ParamSpec, TypeVar, cast
 
 from peftbench.config import aliases, old_names
 from peftbench.core.errors import ConfigError
@@ -31,6 +32,21 @@ GROUPS = (
 LATER = {"prompt": "head", "augmentation": "none"}
 
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+#: What each of a user's own folders held when it was last searched, and what forgets it.
+_seen: dict[Path, object] = {}
+_forget: list[Callable[[], None]] = []
+
+
+def until_files_change(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Remember what a function read of configuration folders until `folders` sees a change."""
+    remembering = cache(function)
+    _forget.append(remembering.cache_clear)
+    return cast(Callable[_P, _T], remembering)
+
+
 def packaged() -> Path:
     """The folder of configurations that came with peftbench."""
     inside = Path(__file__).parents[1] / "configs"  # in a wheel
@@ -40,6 +56,8 @@ def packaged() -> Path:
 def folders(own: str | Path | None = None) -> list[Path]:
     """The folders to search, a user's own first.
 
+    What was read of their files before is forgotten if one was added or changed, as in a notebook.
+
     Raises:
         ConfigError: if `own` is given and is no folder.
     """
@@ -47,10 +65,18 @@ def folders(own: str | Path | None = None) -> list[Path]:
         raise ConfigError(f"--configs {own}: no such folder")
     first = Path(own or "configs")
     found = [first.resolve()] if first.is_dir() else []
-    return list(dict.fromkeys([*found, packaged().resolve()]))
+    searched = list(dict.fromkeys([*found, packaged().resolve()]))
+    for folder in searched[:-1]:
+        files = {path: path.stat() for path in folder.rglob("*.yaml") if path.is_file()}
+        state = {path: (stat.st_mtime_ns, stat.st_size) for path, stat in files.items()}
+        if _seen.setdefault(folder, state) != state:
+            _seen[folder] = state
+            for forget in _forget:
+                forget()
+    return searched
 
 
-@cache
+@until_files_change
 def options(group: str, searched: tuple[Path, ...]) -> dict[str, Path]:
     """The options of a group and their files, sorted; files with a leading _ are not offered."""
     found: dict[str, Path] = {}
@@ -97,14 +123,14 @@ PROSE = ("about", "title", "paper", "question", "outcome")
 FIXED = (*PROSE, "name", "_target_", "tasks", "defaults")
 
 
-@cache
+@until_files_change
 def keys(path: Path) -> tuple[str, ...]:
     """The keys that an option's file gives values to, without the prose."""
     text = path.read_text(encoding="utf-8", errors="replace")
     return tuple(key for key in re.findall(r"^(\w+):", text, re.MULTILINE) if key not in FIXED)
 
 
-@cache
+@until_files_change
 def all_keys(group: str, searched: tuple[Path, ...]) -> tuple[str, ...]:
     """The keys that any option of a group gives values to, see `keys`; none of what is no group."""
     every = (key for path in options(group, searched).values() for key in keys(path))
@@ -123,7 +149,7 @@ def current(group: str, name: str, searched: Iterable[Path], given: str | None =
     return now if now in offered else aliases.same_name(now, offered) or now
 
 
-@cache
+@until_files_change
 def own_files(chosen: tuple[tuple[str, str], ...], searched: tuple[Path, ...]) -> tuple[Path, ...]:
     """The files outside of the package among those of options, and what these build on.
 
@@ -135,10 +161,9 @@ def own_files(chosen: tuple[tuple[str, str], ...], searched: tuple[Path, ...]) -
     if not own:
         return ()
     found = [path for folder in own if (path := folder / "run.yaml").is_file()]
-    run = yaml_files.read_utf8(next(iter(found), last / "run.yaml"))
-    defaults = re.findall(r"^ +- +(?:override +)?(\w+): *(\w+)", run, re.MULTILINE)
     named = {group for group, _ in chosen}
-    for group, option in [*chosen, *(one for one in defaults if one[0] not in named)]:
+    unnamed = (one for one in default_options(searched).items() if one[0] not in named)
+    for group, option in [*chosen, *unnamed]:
         file = options(group, searched).get(option)
         if file is None or file.is_relative_to(last):
             continue
@@ -146,6 +171,15 @@ def own_files(chosen: tuple[tuple[str, str], ...], searched: tuple[Path, ...]) -
         if "defaults" in file.read_text(encoding="utf-8", errors="replace"):
             found += sorted(file.parent.glob("_*.yaml"))
     return tuple(dict.fromkeys(found))
+
+
+def default_options(searched: Iterable[Path]) -> dict[str, str]:
+    """The option of each group that run.yaml chooses where no word does."""
+    file = next(path for folder in searched if (path := folder / "run.yaml").is_file())
+    found = re.findall(
+        r"^ +- +(?:override +)?(\w+): *(\w+)", yaml_files.read_utf8(file), re.MULTILINE
+    )
+    return dict(found)
 
 
 def find(group: str, name: str, searched: Iterable[Path]) -> Path:

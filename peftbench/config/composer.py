@@ -89,12 +89,18 @@ class Composer:
     def _value(self, cell: dict[str, Any], key: str) -> Any:
         if key in cell:
             return cell[key]
+        if key in self._defaults:  # not every option says its name
+            return self._defaults[key]
         if key.startswith(ROLE_SEED):
             return self.nodes(cell)["seed"]
         node: Any = self.nodes(cell)
         for part in key.split("."):
             node = node.get(part) if isinstance(node, dict) else None
         return node.get("name") if isinstance(node, dict) else node
+
+    @cached_property
+    def _defaults(self) -> dict[str, str]:
+        return catalog.default_options(self.searched)
 
     def _nodes(self, cell: dict[str, Any]) -> Json:
         try:

@@ -17,7 +17,7 @@ from peftbench.config.composer import Composer
 from peftbench.config.override_parsing import override_value
 from peftbench.config.sweep import plan
 from peftbench.config.task_nodes import usual_columns
-from peftbench.core.configs import TaskConfig
+from peftbench.core.configs import ModelConfig, TaskConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluation
 from peftbench.core.run import Json, Run, canonical, identity
@@ -115,13 +115,17 @@ def _closest(run: Run, configs: Path | None, file: dict[str, str]) -> dict[str, 
         file: overrides of a task of a user's own file, in place of its name.
     """
     nodes = run.to_json()
+    searched = catalog.folders(configs)
     found = {node: str(nodes[node]["name"]) for node in _NAMED if nodes[node]} | file
+    found |= _model_words(run.model, searched)
     found["budget"] = next(iter(nodes["budget"]))
     if nodes["checkpoint_selection"]:
         found["checkpoint_selection"] = "best_on_holdout"
     found |= {"size": str(run.size), "seed": str(run.seed)}
     found |= {f"seed.{role}": str(seed) for role, seed in (run.role_seeds or {}).items()}
-    found |= _base_methods(nodes["method"], Composer(catalog.folders(configs)))
+    found |= _base_methods(nodes["method"], Composer(searched))
+    if (hub := run.task.source.get("hub")) and not _is_option(run.task, searched):
+        raise ConfigError(f"its data set {hub} was given by task=hub, which is not repeated")
     try:
         plain = _planned(found, configs).to_json()
     except ConfigError:
@@ -140,6 +144,40 @@ def _closest(run: Run, configs: Path | None, file: dict[str, str]) -> dict[str, 
     if language_model and "prompt.template" in found:  # as it is named when it is typed
         found[f"prompt.{language_model.kind}"] = found.pop("prompt.template")
     return found
+
+
+def _model_words(model: ModelConfig, searched: list[Path]) -> dict[str, str]:
+    """The option of a model, or the checkpoint that was given by hand, which gives it its name."""
+    by_hand = model.checkpoint is not None and model.name == decoded(Path(model.checkpoint).name)
+    file = catalog.options("model", tuple(searched)).get(model.name)
+    if not by_hand or (file and _names_checkpoint(file, model)):
+        return {"model": model.name}
+    words = {
+        "model": "auto",
+        "model.checkpoint": override_value(model.path or model.checkpoint),
+        "model.family": model.family,  # so that nobody is asked
+    }
+    if model.path is None and model.revision is not None:
+        words["model.revision"] = override_value(model.revision)
+    if model.dtype is not None:
+        words["model.dtype"] = model.dtype
+    return words
+
+
+def _names_checkpoint(file: Path, model: ModelConfig) -> bool:
+    said = catalog.said(file, "checkpoint")
+    if said is None or model.path is None:
+        return said in (None, model.checkpoint)
+    return str(Path(said).expanduser().resolve()) == model.path
+
+
+def _is_option(task: TaskConfig, searched: list[Path]) -> bool:
+    """Whether the option of a task's name is of its data set; one that builds on another may be."""
+    file = catalog.options("task", tuple(searched)).get(task.name)
+    if file is None:
+        return False
+    source = yaml_files.read_mapping(file).get("source") or {}
+    return source.get("hub", task.source["hub"]) in (None, task.source["hub"])
 
 
 def _file_words(task: TaskConfig, path: str | None) -> dict[str, str]:

@@ -76,9 +76,12 @@ class Grid:
             picked |= _pick(axes, given.axes, taken)
         for key in picked:
             del given.axes[key]
-        for axes in [named.axes, *named.zips, *(then for _, then in named.whens)]:
+        for axes in [named.axes, *named.zips]:
             for key in (taken - picked) & set(axes):
                 del axes[key]
+        for _, then in named.whens:  # these come after the zip whose rows were picked
+            for key in taken & set(then):
+                del then[key]
         grid = cls(
             named.axes | given.axes,
             [axes for axes in named.zips + given.zips if axes],

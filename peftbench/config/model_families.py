@@ -2,11 +2,10 @@
 
 import importlib.util
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from peftbench.config import old_names
+from peftbench.config import catalog, old_names
 from peftbench.core.configs import ModelConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json
@@ -109,7 +108,7 @@ def _local(folder: Path, whole: bool) -> Json:
     }
 
 
-@cache
+@catalog.until_files_change
 def _families(searched: tuple[Path, ...]) -> dict[str, Json]:
     found: dict[str, Any] = {}
     for folder in searched:

@@ -64,7 +64,7 @@ def run(
     written = criterion.fix(results, asked, len(results.keys()) + len(results.trials().keys()))
     try:
         study = carry_out(found, asked, results, options)
-        decided = decide(study.table, asked, study.projected)
+        decided = decide(study.table, asked, study.projected, study.gained)
         model = _model(found, study, decided, asked, results, options)
     except Unfinished as stop:
         return stop.code

@@ -10,12 +10,13 @@ part (the score, and whether it is above the constant prediction), also by what 
 projects. More data: all else. That an interval includes the constant prediction rules nothing out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
 import numpy as np
 
+from peftbench.analysis import significance
 from peftbench.pilot import intervals
 from peftbench.pilot.criterion import PilotCriterion
 from peftbench.pilot.intervals import LEVEL, Interval
@@ -73,7 +74,10 @@ class Decision:
 
 
 def decide(
-    table: OutOfFold, criterion: PilotCriterion, projected: Mapping[str, float] | None = None
+    table: OutOfFold,
+    criterion: PilotCriterion,
+    projected: Mapping[str, float] | None = None,
+    gained: float = 0.0,
 ) -> Decision:
     """Decide by out-of-fold predictions.
 
@@ -81,7 +85,9 @@ def decide(
         table: of all candidates.
         criterion: what success is.
         projected: by candidate the upper end of the score with further labels; a candidate that is
-            not there is not expected to pass the best of those that are.
+            not there is not expected to pass the best of those that are, unless it is ahead of them
+            now.
+        gained: upper end of the largest gain that is projected, for candidates that are ahead.
     """
     verdicts = sorted(judge(table, criterion), key=lambda one: -one.score.value)
     sufficient = [one for one in verdicts if not one.missed]
@@ -93,10 +99,18 @@ def decide(
             f"{best.score.high:.3f}, does not reach below {criterion.least:g}"
         )
         return Decision(GO, best.name, [told], verdicts, names)
-    reach = max((projected or {}).values(), default=None)
+    known = projected or {}
+    best_reach = max(known.values(), default=None)
+    ahead_of = max((one.score.value for one in verdicts if one.name in known), default=1.0)
+
+    def reach(one: CandidateVerdict) -> float | None:
+        if best_reach is None or one.name in known or one.score.value <= ahead_of:
+            return best_reach
+        return max(best_reach, one.score.high + max(0.0, gained))
+
     reasons = []
     for one in verdicts:
-        if not (excluded := _excluded_for_good(one, criterion.least, reach)):
+        if not (excluded := _excluded_for_good(one, criterion.least, reach(one))):
             break
         reasons.append(f"{one.name} does not meet the criterion: {', '.join(excluded)}")
     else:
@@ -152,12 +166,12 @@ def judge(table: OutOfFold, criterion: PilotCriterion) -> list[CandidateVerdict]
             missed.append(ABOVE)
         if gains[name].high < 0:  # at 0 no row may differ, which excludes nothing
             excluded.append(ABOVE)
-        taken = table.seconds.get(name)
-        seconds = None if not taken else fmean(taken)
+        seconds, fewest, most = _seconds(table.seconds.get(name, ()))
         limit = criterion.largest_seconds
-        if limit is not None and (seconds is None or seconds > limit):
+        if limit is not None and (most is None or most > limit):
             missed.append(SECONDS)
-            excluded += [SECONDS] * (seconds is not None)
+        if limit is not None and fewest is not None and fewest > limit:
+            excluded.append(SECONDS)
         if criterion.largest_review is not None and criterion.review_error is not None:
             error = unchecked_error(table, name, criterion.largest_review, level)
             if error.high > criterion.review_error:
@@ -168,6 +182,15 @@ def judge(table: OutOfFold, criterion: PilotCriterion) -> list[CandidateVerdict]
             CandidateVerdict(name, scores[name], gains[name], error, seconds, missed, excluded)
         )
     return made
+
+
+def _seconds(taken: Sequence[float]) -> tuple[float, float, float] | tuple[None, None, None]:
+    """Mean over trainings with its ends by Student's t, as the page shows it; one has no ends."""
+    if not taken:
+        return None, None, None
+    mean = fmean(taken)
+    found = significance.student(np.array(taken, dtype=np.float64))
+    return (mean, mean, mean) if found is None else (mean, float(found.low), float(found.high))
 
 
 def _scores(

@@ -1,5 +1,7 @@
 """Embeddings of texts by the pretrained model as it came."""
 
+import time
+
 import numpy as np
 import torch
 
@@ -26,17 +28,26 @@ class FrozenModel:
         with torch.random.fork_rng():
             self.model = AdaptedModel(Backbone(run.model), classes=2, seed=0).eval()
         self._known: dict[str, Floats] = {}
+        self._seconds: dict[str, float] = {}
 
-    def embed(self, texts: LabelledTexts) -> Floats:
-        """(rows, width) embeddings of one column of texts, each of length 1."""
+    def embed(self, texts: LabelledTexts) -> tuple[Floats, float]:
+        """(rows, width) embeddings of one column of texts, each of length 1, and their seconds.
+
+        The seconds are those of the first time that each text was embedded: folds share texts, and
+        each would have to embed its own.
+        """
         (column,) = texts.texts
         new = [text for text in dict.fromkeys(column) if text not in self._known]
         if new:
+            start = time.perf_counter()
             table = LabelledTexts([new], np.zeros(len(new), np.int64))
             tokens = encode(table, self.tokenizer, self.run.train.max_length)
             rows = np.arange(len(new))
             found = text_embeddings(tokens, rows, self.run.model, self.model, self.tokenizer)
             self._known |= dict(zip(new, found, strict=True))
+            each = (time.perf_counter() - start) / len(new)
+            self._seconds |= dict.fromkeys(new, each)
         found = np.stack([self._known[text] for text in column])
         norms = np.linalg.norm(found, axis=1, keepdims=True)
-        return np.asarray(found / np.where(norms > 0, norms, 1), dtype=np.float64)
+        seconds = sum(self._seconds[text] for text in dict.fromkeys(column))
+        return np.asarray(found / np.where(norms > 0, norms, 1), dtype=np.float64), seconds

@@ -5,19 +5,17 @@ stopped continues, and one that is finished is only read.
 """
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache
 
 from peftbench.config import sweep as words
-from peftbench.core.arrays import Floats
 from peftbench.core.evaluation import Evaluated, Evaluation
 from peftbench.core.plan import Plan, RunOptions
 from peftbench.core.run import Run
 from peftbench.core.text import command
 from peftbench.core.tuning import Question, Search, subject
 from peftbench.data import loading
-from peftbench.data.loading import LabelledTexts
 from peftbench.pilot import baselines, decision, gathering
 from peftbench.pilot.baselines import FittedBaselines
 from peftbench.pilot.criterion import PilotCriterion
@@ -64,6 +62,11 @@ class Study:
     def projected(self) -> dict[str, float]:
         """By method the upper end of its score with further labels."""
         return {curve.name: curve.later.high for curve in self.curves}
+
+    @property
+    def gained(self) -> float:
+        """The upper end of the largest gain by further labels."""
+        return max((curve.gain.high for curve in self.curves), default=0.0)
 
 
 def carry_out(
@@ -144,6 +147,9 @@ def train(plan: Plan, results: ResultsFolder, options: RunOptions) -> dict[Run, 
     Raises:
         Unfinished: if it was stopped, or others failed.
     """
+    is_retried = sweep.retry_filter(options.retry)
+    before = status.sweep_status(plan, results).failed
+    skipped = {key for key, failure in before.items() if not is_retried(failure.kind)}
     if sweep.do_plan(plan, results, options):
         note(f"stopped; finished trainings are kept; continue with: {command(*sys.argv[1:])}")
         raise Unfinished(130)
@@ -154,7 +160,7 @@ def train(plan: Plan, results: ResultsFolder, options: RunOptions) -> dict[Run, 
         if run.key in state.failed and state.failed[run.key].kind == "diverged"
     }
     if len(diverged) < len(state.missing):
-        for line in sweep.missing(state):
+        for line in sweep.missing(state, skipped):
             note(line)
         raise Unfinished(1)
     return diverged
@@ -198,7 +204,7 @@ def _baselines(
     run = found.plan.runs[0]
 
     @cache
-    def embed() -> Callable[[LabelledTexts], Floats]:
+    def embed() -> baselines.Embed:
         from peftbench.pilot.embeddings import FrozenModel
 
         return FrozenModel(run).embed

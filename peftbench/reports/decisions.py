@@ -36,7 +36,7 @@ class After:
 
     def sections(self) -> list[Section]:
         """Sections of a page."""
-        found = _first(self.cut_offs)
+        found = _used(self.cut_offs)
         told = {
             _AB_TEST: [] if self.test is None else ab_test_tables(self.test),
             _ROLL_OUT: []
@@ -99,8 +99,8 @@ def plan_after(
 ) -> After:
     """Plan an A/B test and a roll-out.
 
-    The roll-out is planned for the first cut-off that was found; where none was, people review all
-    texts and nothing is rolled out.
+    The roll-out is planned for the first cut-off, the one that a model is exported with; where it
+    was not found, people review all texts and nothing is rolled out.
 
     Args:
         cut_offs: the strongest promise first.
@@ -111,7 +111,7 @@ def plan_after(
         refused: why nothing is to be tested or rolled out; None where it is.
     """
     daily = None if not prices.texts_month else prices.texts_month / _DAYS
-    found = _first(cut_offs)
+    found = _used(cut_offs)
     test, plan, why = None, None, {}
     if refused is not None:
         why = dict.fromkeys((_AB_TEST, _ROLL_OUT), f"Not planned: {refused}.")
@@ -122,14 +122,15 @@ def plan_after(
         share = f"a share of {100 * baseline:g} % right answers"
         why[_AB_TEST] = f"Not planned: {share} leaves nothing to find."
     if found is None or not found.answered.value:
-        why[_ROLL_OUT] = "Not planned: no cut-off was found."
+        why[_ROLL_OUT] = "Not planned: without a cut-off the model answers no text by itself."
     else:
         plan = plan_rollout(found.wanted, daily, found.answered.value)
     return After(cut_offs, prices, spent, test, plan, why)
 
 
-def _first(cut_offs: Sequence[CutOff]) -> CutOff | None:
-    return next((one for one in cut_offs if one.value is not None), None)
+def _used(cut_offs: Sequence[CutOff]) -> CutOff | None:
+    """The cut-off that the model answers by; None where it answers nothing."""
+    return cut_offs[0] if cut_offs and cut_offs[0].value is not None else None
 
 
 def _share(one: Proportion) -> Json:

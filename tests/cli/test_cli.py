@@ -8,11 +8,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import suite_records
+from checkpoints import checkpoint
 from click.testing import CliRunner
 from paths import GOLDEN
 from records import predictions, record, runs, tiny
@@ -328,6 +330,38 @@ def test_show_prints_the_command_that_repeats_the_run(results):
     (planned,) = json.loads(call("plan", *again[2:], "--json"))["runs"]
     assert planned["key"] == run.key
     assert planned["state"] == "done"
+
+
+@pytest.mark.parametrize("name", ["legal-bert", "minilm"])
+def test_show_repeats_a_run_of_a_users_own_checkpoint(results, name):
+    """Also where its folder is called like a model of peftbench, which has other weights."""
+    folder = checkpoint(Path("checkpoints") / name)
+    words = [word for word in tiny("method=bitfit") if word != "model=tiny"]
+    given = ["model=auto", f"model.checkpoint={folder}", "model.dtype=bf16"]
+    (run,) = plan(*words, *given).runs
+    results.save(record(run), predictions())
+    (line,) = [one for one in call("show", run.key).splitlines() if one.startswith("repeat")]
+    (planned,) = json.loads(call("plan", *shlex.split(line)[3:], "--json"))["runs"]
+    assert planned["key"] == run.key
+    (folder / "model.safetensors").unlink()
+    checkpoint(folder, hidden_size=16)
+    (line,) = [one for one in call("show", run.key).splitlines() if one.startswith("repeat")]
+    assert line.split(None, 1)[1].startswith("none: ")
+    assert "another checkpoint now" in line
+    folder.rename("moved")
+    assert "no such folder" in call("show", run.key)
+
+
+@pytest.mark.parametrize("name", ["jokes", "mrpc"])
+def test_show_says_that_task_hub_is_not_repeated(results, name):
+    (run,) = plan(*tiny("method=bitfit", "task=mrpc")).runs
+    task = replace(run.task, name=name, source=run.task.source | {"hub": f"people/{name}"})
+    run = replace(run, task=task)
+    results.save(record(run), predictions())
+    (line,) = [one for one in call("show", run.key).splitlines() if one.startswith("repeat")]
+    assert line.split(None, 1)[1] == (
+        f"none: its data set people/{name} was given by task=hub, which is not repeated"
+    )
 
 
 def test_show_repeats_a_run_of_a_users_own_file(results):
@@ -933,3 +967,28 @@ def test_records_alone_make_a_report_without_tests(results):
     assert "Costs (training)" not in said
     call("report", "html", "-o", "page.html")
     assert told in Path("page.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("verb", "default"),
+    [
+        ("run", "transient ones: killed,exit,disk,data,system,lost,cancelled"),
+        ("tune", "all but diverged"),
+        ("pilot", "transient ones; in the choice of rates all but diverged"),
+        (
+            "submit",
+            "transient ones; lost up to cluster.attempts times, memory while more can be asked for",
+        ),
+    ],
+)
+def test_the_help_of_retry_says_what_a_command_does_without_it(verb, default):
+    assert f"[default: {default}]" in " ".join(call(verb, "--help").split())
+
+
+@pytest.mark.parametrize("verb", [("gate", "a", "b", "c.csv"), ("report",), ("doctor",)])
+def test_an_interruption_is_no_answer(verb, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main.commands[verb[0]], "invoke", interrupted)
+    assert "interrupted" in call(*verb, code=130)

@@ -68,6 +68,32 @@ def test_a_cluster_is_its_yaml_and_the_words():
     assert cluster.Cluster.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
+def test_texts_stay_as_they_were_typed_and_numbers_are_numbers():
+    said = {
+        "account": "0123",
+        "qos": "2024_07",
+        "partition": "null",
+        "options.begin": "16:00",
+        "options.nice": "010",
+        "options.exclusive": "",
+        "environment.VERSION": "3.10",
+        "environment.NCCL_IB_DISABLE": "yes",
+        "setup": "[umask 0022, source env]",
+        "modules": "[3.10]",
+        "gpus": "2",
+        "margin": "2.5",
+    }
+    found = cluster.read([*SLURM, *(f"cluster.{key}={value}" for key, value in said.items())])
+    assert (found.account, found.qos, found.partition) == ("0123", "2024_07", None)
+    assert found.options == {"begin": "16:00", "nice": "010", "exclusive": ""}
+    assert found.environment == {"VERSION": "3.10", "NCCL_IB_DISABLE": "yes"}
+    assert (found.setup, found.modules) == (["umask 0022", "source env"], ["3.10"])
+    assert (found.gpus, found.margin) == (2, 2.5)
+    whole = cluster.read(["cluster=grid_engine", "cluster.memory_per_slot=false"])
+    assert whole.memory_per_slot is False
+    assert cluster.read([*SLURM, "cluster.options={nice: 010}"]).options == {"nice": "010"}
+
+
 def test_a_yaml_of_ones_own_says_what_differs(tmp_path):
     (tmp_path / "cluster").mkdir()
     (tmp_path / "cluster" / "mine.yaml").write_text("about: ours\nscheduler: slurm\nqos: long\n")
@@ -82,6 +108,8 @@ def test_a_yaml_of_ones_own_says_what_differs(tmp_path):
         (["cluster=slrum"], "did you mean slurm?"),
         ([*SLURM, "cluster.partitions=gpu"], "'partitions'"),
         ([*SLURM, "cluster.gpus=many"], "cluster.gpus must be a whole number or null, got 'many'"),
+        ([*SLURM, "cluster.gpus"], "cluster.gpus: no value is given; write cluster.gpus=VALUE"),
+        ([*SLURM, "cluster.gpus=1", "cluster.gpus=4"], "cluster.gpus is given twice"),
         ([*SLURM, "cluster.minutes=2"], "at least 4 minutes are needed"),
         ([*SLURM, "cluster.array_size=0"], "cluster.array_size=0: must be at least 1"),
     ],
@@ -263,6 +291,21 @@ def test_a_job_that_is_done_and_still_listed_keeps_nobody_from_submitting_the_re
     listed = {Task(made.name, 0, 0): ("running", "")}
     seen = QueueSnapshot([made], listed).again(results)
     assert len(collect.rest(seen, results)) == done - 1
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_runs_that_a_later_submission_has_in_the_queue_are_no_rest(tmp_path, count):
+    results = ResultsFolder(tmp_path)
+    made, jobs = submitted(results)
+    for job in jobs[:2]:
+        results.save(record(job), {})
+    array = bundling.Array([jobs[2 : 2 + count]], None, None)
+    later = manifest.begin(["later"], made.cluster, [array], None, {}, {})
+    later = replace(later, submitted=made.submitted + 1)
+    manifest.write_jobs(results, Task(later.name, 0, 0), array.bundles[0])
+    manifest.save(results, later)
+    seen = QueueSnapshot([made, later], {Task(later.name, 0, 0): ("pending", "")}).again(results)
+    assert len(collect.rest(seen, results)) == 2 - count
 
 
 def test_what_is_held_is_told_with_the_way_out(tmp_path):

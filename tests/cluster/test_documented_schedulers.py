@@ -20,7 +20,8 @@ SITE = {"kubernetes": ["cluster.image=registry/pb:1", "cluster.claim=results", "
 
 
 def read(name, *words):
-    given = [*SITE.get(name, []), *words]
+    keys = {word.partition("=")[0] for word in words}
+    given = [*(one for one in SITE.get(name, []) if one.partition("=")[0] not in keys), *words]
     return cluster.read([f"cluster={name}", *given, "cluster.poll_seconds=0"])
 
 

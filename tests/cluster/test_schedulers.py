@@ -119,6 +119,57 @@ def test_secrets_are_in_no_script(monkeypatch):
     assert environment.exports(given) == {"HF_HOME": "/h", "TOKENIZERS_PARALLELISM": "false"}
 
 
+@pytest.mark.parametrize("name", ["slurm", "pbs", "grid_engine", "lsf", "flux"])
+def test_an_option_that_is_true_is_a_switch(results, name):
+    where = read(name, "cluster.options={x: true, y: '', foo: 8}")
+    scheduler = base.find_scheduler(name)(where)
+    begun = submission(results, where, count=2)[0]
+    lines = asked_for(scheduler.script(results, begun, 0))
+    dash, equals = ("--", "=") if name in ("slurm", "flux") else ("-", " ")
+    assert [f"{dash}x", f"{dash}y", f"{dash}foo{equals}8"] == lines[-3:]
+
+
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [
+        ("htcondor", ["HF_HOME"]),
+        ("pbs", ["HF_HOME"]),
+        ("grid_engine", ["HF_HOME"]),
+        ("kubernetes", []),
+        *((name, ["HF_HOME", "HF_TOKEN"]) for name in ("slurm", "lsf", "flux", "local")),
+    ],
+)
+def test_a_submission_names_the_variables_that_its_jobs_have(
+    results, monkeypatch, capsys, name, names
+):
+    from records import tiny
+
+    from peftbench.cluster import rehearsal
+    from peftbench.config.sweep import plan
+
+    class Sent(base.find_scheduler(name)):
+        commands, site, array_limit = (), None, 10
+
+        def check_config(self):
+            """It is not here."""
+
+        def send(self, results, submission, array):
+            return "1"
+
+    for variable in environment.inherited():
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("HF_HOME", "/hub")
+    monkeypatch.setenv("HF_TOKEN", "of-mine")
+    monkeypatch.setattr(base, "find_scheduler", lambda name: Sent)
+    monkeypatch.setattr(rehearsal, "rehearse", lambda *_: None)
+    order = RunOptions(device="cpu")
+    told = submitting.submit(plan(*tiny("method=lora")), [], results, read(name), order)
+    assert told.submission.inherited == names
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert ("HF_TOKEN: secrets are written into no script" in said) == ("HF_TOKEN" not in names)
+    assert "of-mine" not in said
+
+
 def test_values_of_a_yaml_add_no_lines_of_their_own(results):
     where = replace(read("pbs"), environment={"A": "x\n#: -q stolen\n"})
     script = base.find_scheduler("pbs")(where).script(results, submission(results, where)[0], 0)

@@ -213,6 +213,12 @@ def test_an_option_of_a_users_own_outranks_an_old_name(tmp_path):
 def test_a_cluster_is_read_by_old_names(tmp_path):
     with pytest.warns(OldName, match=r"cluster\.max_requeues"):
         assert read_cluster(["cluster=slurm", "cluster.requeues=3"]).max_requeues == 3
+    both = ["cluster=slurm", "cluster.requeues=0", "cluster.max_requeues=5"]
+    with (
+        pytest.warns(OldName),
+        pytest.raises(ConfigError, match=r"cluster\.max_requeues is given twice"),
+    ):
+        read_cluster(both)
     (tmp_path / "cluster").mkdir()
     (tmp_path / "cluster" / "mine.yaml").write_text("scheduler: slurm\nrequeues: 4\n")
     with pytest.warns(OldName, match="requeues is called max_requeues now"):

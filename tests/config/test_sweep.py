@@ -193,6 +193,27 @@ def test_when_replaces_an_axis_of_the_same_key():
     assert planned.repeats == []
 
 
+@pytest.mark.parametrize(
+    ("group", "default", "other"),
+    [
+        ("model", "minilm", "tiny"),
+        ("method", "lora", "full"),
+        ("task", "synthetic_paraphrase", "synthetic_opinion"),
+        ("prompt", "head", "words"),
+        ("augmentation", "none", "noise"),
+        ("budget", "epochs", "steps"),
+        ("train", "default", "no_such"),
+        ("checkpoint_selection", "last", "best_on_holdout"),
+    ],
+)
+def test_conditions_see_the_default_option_of_each_group(group, default, other):
+    found = plan("seed=0,1", f"when={group}={default}: train.lr=1e-4,2e-4,3e-4").runs
+    assert len(found) == 6
+    assert len(plan("seed=0,1", f"exclude={group}={default} seed=0").runs) == 1
+    if group != "train":  # it has one option
+        assert len(plan("seed=0,1", f"exclude={group}={other} seed=0").runs) == 2
+
+
 def test_exclude_leaves_out_cells_that_match_all_its_words():
     planned = plan("method=lora,bitfit", "size=100,300", "exclude=method=lora size=100")
     assert len(planned.runs) == 3
@@ -255,6 +276,26 @@ def test_a_sweep_is_a_yaml_of_words(configs):
     } == {1e-3}
 
 
+def test_files_of_ones_own_count_as_they_are_now(configs):
+    """In a notebook a file is written after the message that it is not there."""
+    with pytest.raises(ConfigError, match="unknown sweep"):
+        plan("sweep=mine", configs=configs)
+    (configs / "sweep" / "mine.yaml").write_text("grid: [seed=0-2, model=tiny, method=mine]\n")
+    with pytest.raises(ConfigError, match="unknown method"):
+        plan("sweep=mine", configs=configs)
+    (configs / "method").mkdir(exist_ok=True)
+    mine = configs / "method" / "mine.yaml"
+    mine.write_text("defaults: [bitfit]\nname: mine\nabout: ours\n")
+    assert len(plan("sweep=mine", configs=configs).runs) == 3
+    assert "alpha" not in catalog.keys(mine)
+    mine.write_text(mine.read_text().replace("bitfit", "lora") + "alpha: 4\n")
+    assert plan("sweep=mine", configs=configs).runs[0].method.hyperparameters["alpha"] == 4
+    assert "alpha" in catalog.keys(mine)
+    mine.unlink()
+    with pytest.raises(ConfigError, match="unknown method"):
+        plan("sweep=mine", configs=configs)
+
+
 def test_words_beside_a_sweep_replace_its_axes(configs):
     (configs / "sweep" / "mine.yaml").write_text(SWEEP)
     planned = plan("sweep=mine", "seed=7", "method.rank=16", "method=lora", configs=configs)
@@ -294,6 +335,15 @@ def test_the_first_key_of_a_zip_picks_its_rows(configs):
         made("method=bitfit")
     with pytest.raises(ConfigError, match=r"a zip of size: the sweep sets budget\.epochs"):
         made("zip=size=64,100 seed=0,1")
+
+
+def test_a_key_that_picks_rows_replaces_the_conditional_values_too(configs):
+    (configs / "sweep" / "mine.yaml").write_text(
+        "zip:\n  - size=64,100 budget.epochs=4,3\nwhen:\n  - 'method=lora: size=32 train.lr=1e-3'\n"
+    )
+    words = ("sweep=mine", "model=tiny", "method=lora", "size=100")
+    (run,) = plan(*words, configs=configs).runs
+    assert (run.size, run.budget.epochs, run.train.lr) == (100, 3, 1e-3)
 
 
 def test_a_size_picks_rows_too_where_the_task_is_the_first_key():

@@ -100,6 +100,21 @@ def test_a_results_folder_keeps_its_commits(commits, monkeypatch):
         planned("task=jokes")
 
 
+def test_prefetch_brings_the_commits_of_the_results_folder(commits, monkeypatch):
+    ResultsFolder("mine").keep_revisions({"datasets/people/jokes": SECOND})
+    brought = []
+    monkeypatch.setattr(
+        prefetch,
+        "fill_caches",
+        lambda found: [brought.append(run.task.source) for run in found.runs],
+    )
+    words = ["prefetch", *records.tiny("method=bitfit", "task=jokes")]
+    for results in ("mine", "runs"):
+        told = CliRunner().invoke(main, [*words, "--results", results])
+        assert told.exit_code == 0, told.output
+    assert [source["revision"] for source in brought] == [SECOND, FIRST]
+
+
 def test_a_model_without_a_revision_is_kept_likewise(commits, tmp_path):
     newest, _ = commits
     words = ("model=auto", "model.checkpoint=people/small", "model.family=bert", "task=jokes")

@@ -148,9 +148,20 @@ def test_between_the_ends_more_data_are_needed_and_a_projection_can_end_that():
     assert len(made.reasons) == 2
 
 
+def test_a_baseline_ahead_of_all_curves_gains_as_much_as_the_best_of_them():
+    draw = np.random.default_rng(0)
+    one = table(rights(draw, frozen=0.76, lora=0.62), draw)
+    frozen = decide(one, criterion(0.9)).verdict_on("frozen")
+    assert 0.76 < frozen.score.high < 0.82
+    asked = criterion(round(frozen.score.high + 0.01, 4))
+    assert decide(one, asked, {"lora": 0.72}, gained=0.02).answer == MORE
+    assert decide(one, asked, {"lora": 0.72}, gained=0.005).answer == NO_GO
+    assert decide(one, asked, {"lora": 0.72}, gained=-0.02).answer == NO_GO
+
+
 def test_a_training_that_costs_too_much_is_not_taken():
     draw = np.random.default_rng(0)
-    seconds = {"full": [90.0, 110.0], "lora": [30.0, 50.0]}
+    seconds = {"full": [90.0, 95.0, 100.0, 105.0, 110.0], "lora": [30.0, 35.0, 40.0, 45.0, 50.0]}
     easy = table(rights(draw, full=0.99, lora=0.97), draw, seconds=seconds)
     made = decide(easy, criterion(0.85, largest_seconds=60.0))
     assert (made.answer, made.method) == (GO, "lora")
@@ -161,6 +172,17 @@ def test_a_training_that_costs_too_much_is_not_taken():
     )
     assert made.verdict_on("full").seconds == 100.0
     assert decide(easy, criterion(0.85, largest_seconds=10.0)).answer == NO_GO
+
+
+def test_seconds_are_met_and_excluded_by_the_ends_of_their_interval():
+    draw = np.random.default_rng(0)
+    seconds = {"full": [90.0, 95.0, 100.0, 105.0, 110.0]}  # 100 ± 2.776 * 7.906 / 5 ** 0.5
+    easy = table(rights(draw, full=0.99), draw, seconds=seconds)
+    answers = {
+        most: decide(easy, criterion(0.85, largest_seconds=most)).answer
+        for most in (90.0, 90.3, 100.5, 109.7, 110.0)
+    }
+    assert answers == {90.0: NO_GO, 90.3: MORE, 100.5: MORE, 109.7: MORE, 110.0: GO}
 
 
 def test_people_may_check_so_many_texts_and_the_others_may_be_wrong_so_often():

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from peftbench.config import sweep
+from peftbench.core.failures import Failure
 from peftbench.core.plan import RunOptions
 from peftbench.core.tuning import subject
 from peftbench.data import loading
-from peftbench.pilot import baselines
-from peftbench.pilot.study import with_chosen_rates
+from peftbench.pilot import baselines, study
+from peftbench.pilot.study import Unfinished, with_chosen_rates
 from peftbench.results import choices
 from peftbench.results.store import ResultsFolder
 
@@ -72,7 +73,8 @@ def test_the_choice_of_a_rate_does_not_see_what_its_fold_holds_out(tmp_path, fil
 def test_baselines_do_not_see_the_other_rows_that_a_fold_holds_out(tmp_path, files):
     def embed(texts):
         (column,) = texts.texts
-        return np.array([[len(set(text)), text.count("a"), text.count("o")] for text in column])
+        rows = [[len(set(text)), text.count("a"), text.count("o")] for text in column]
+        return np.array(rows), 50.0
 
     held = loading.held_rows(plan(files[0], tmp_path).runs[0].task).tolist()
     some = write(tmp_path / "some.csv", set(held[1:]))
@@ -83,9 +85,39 @@ def test_baselines_do_not_see_the_other_rows_that_a_fold_holds_out(tmp_path, fil
         for path in (files[0], some)
         for fold in (0, 1)
     ]
+    # the training rows' share alone, though a fold that is not the first embeds nothing new
+    assert all(50 < one.seconds[baselines.FROZEN] < 100 for one in found)
     for name in baselines.NAMES:
         plain, _, other, _ = (one.probability[name] for one in found)
         assert np.array_equal(plain[0], other[0]), name  # the one held-out row without poison
         assert not np.array_equal(plain[1:], other[1:]), name
         _, plain, _, other = (one.probability[name] for one in found)
         assert not np.array_equal(plain, other), name  # the other fold trains on the poison
+
+
+def test_a_text_costs_each_fold_what_it_took_the_first_time(tmp_path, files):
+    from peftbench.data.loading import LabelledTexts
+    from peftbench.pilot.embeddings import FrozenModel
+
+    model = FrozenModel(plan(files[0], tmp_path).runs[0])
+
+    def embed(*texts):
+        return model.embed(LabelledTexts([list(texts)], np.zeros(len(texts), np.int64)))
+
+    first, seconds = embed("a fine film", "slow and dull", "worth it", "a fine film")
+    assert (first.shape[0], seconds > 0) == (4, True)
+    again, same = embed("worth it", "a fine film")
+    assert np.array_equal(again, first[[2, 0]])
+    assert same == pytest.approx(seconds * 2 / 3)
+
+
+def test_a_failure_that_is_not_tried_again_says_so_and_how(tmp_path, files, capsys):
+    results, asked = ResultsFolder(tmp_path / "runs"), plan(files[0], tmp_path)
+    for run in asked.runs:
+        results.fail(Failure(run, "error", "a typo"))
+    with pytest.raises(Unfinished) as stopped:
+        study.train(asked, results, RunOptions(quiet=True))
+    assert stopped.value.code == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("(not tried again; see --retry)") == 2
+    assert "2 of 2 runs have no record" in said

@@ -62,8 +62,8 @@ def test_one_call_gives_what_comes_after():
     sure = np.linspace(0.5, 0.99, 100)
     probability, label = np.stack([sure, 1 - sure], axis=1), (sure < 0.6).astype(np.int64)
     cuts = [
-        guaranteed_cut_off(probability, label, 0.01),
         estimated_cut_off(probability, label, 0.1),
+        guaranteed_cut_off(probability, label, 0.01),
     ]
     prices = Prices(currency="EUR", labour_hour=36, texts_month=10_000)
     after = decisions.plan_after(cuts, prices, baseline=0.97, effect=0.05, spent=2000)
@@ -77,7 +77,7 @@ def test_one_call_gives_what_comes_after():
     assert "10 % are wrong" in parts[2].tables[0].notes[1]
     assert parts[2].tables[0].rows[0][3] == "7"
     made = after.to_json()
-    guaranteed, estimate = made["review"]
+    estimate, guaranteed = made["review"]
     assert guaranteed["least_confidence"] is None
     assert guaranteed["payback_months"]["value"] is None  # never
     assert guaranteed["payback_months"]["n"] == 100
@@ -87,12 +87,12 @@ def test_one_call_gives_what_comes_after():
     assert estimate["money"]["n"] == 100
     assert made["ab_test"]["effect"] == pytest.approx(0.03)
     assert made["roll_out"]["stages"][0]["name"] == "shadow"
-    none = decisions.plan_after(cuts[:1], Prices(), baseline=1.0, effect=0.05)
+    none = decisions.plan_after(cuts[::-1], Prices(), baseline=1.0, effect=0.05)
     told = none.to_json()
     none = none.sections()
     assert told["ab_test"]["why"] == none[1].lines[0]
     assert "leaves nothing to find" in none[1].lines[0]
-    assert none[2].lines == ["Not planned: no cut-off was found."]
+    assert none[2].lines == ["Not planned: without a cut-off the model answers no text by itself."]
     assert "Payback time: not given: labour_hour" in " ".join(none[0].tables[0].notes)
 
 

@@ -27,6 +27,7 @@ class Flux(Scripted):
     """The Flux instance that this machine's commands reach."""
 
     title = "Flux"
+    passes_environment = True
     commands = ("flux",)
     submit = ("flux", "submit")
     ends = ("flux", "cancel")

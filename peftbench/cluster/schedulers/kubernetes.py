@@ -56,6 +56,10 @@ class Kubernetes(Scripted):
         if not Path(str(self.cluster.mount)).is_absolute():
             raise ConfigError(f"cluster.mount={self.cluster.mount}: must be an absolute path")
 
+    def exports(self) -> dict[str, str]:
+        """None: the image has its own."""
+        return {}
+
     def fields(self, results: ResultsFolder, submission: Submission, array: int) -> dict[str, Any]:
         """With resources and what a pod runs; see `Scripted`."""
         found = super().fields(results, submission, array)
@@ -78,7 +82,6 @@ class Kubernetes(Scripted):
             "script": f"{place}/{array}.sh",
             "work": work,
             "folder": found["place"],  # the image has no other
-            "inherited": {},
             "group": os.getgid(),
         }
 

@@ -37,6 +37,7 @@ class Background:
     commands = ()
     origin = ""
     waits = True
+    passes_environment = True
     warnings = frozenset({signal.SIGUSR2})
     left_code = 75
     array_limit = 1
@@ -48,6 +49,10 @@ class Background:
     def site(self) -> str:
         """The name of this machine."""
         return socket.gethostname()
+
+    def exports(self) -> dict[str, str]:
+        """None: there is no script."""
+        return {}
 
     def check_config(self) -> None:
         """Refuse what would be ignored; see `Scheduler`."""

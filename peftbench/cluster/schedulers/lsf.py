@@ -40,6 +40,7 @@ class Lsf(Scripted):
     """The LSF that this machine's commands reach."""
 
     title = "LSF"
+    passes_environment = True
     commands = ("bsub", "bjobs", "bkill")
     submit = ("bsub",)
     ends = ("bkill",)

@@ -47,6 +47,7 @@ class Slurm(Scripted):
     """The Slurm that this machine's commands reach."""
 
     title = "Slurm"
+    passes_environment = True
     commands = ("sbatch", "squeue", "srun", "scancel")
     submit = ("sbatch", "--parsable")
     ends = ("scancel",)
