@@ -160,6 +160,10 @@ _EVERY = (
         "a last fold that is shorter held out rows of the one before it", _last_fold_was_early
     ),
     Correction("blocks were chosen by gradients that fp16 rounds to 0", _blocks_by_fp16),
+    Correction(
+        "rows of one group, or near duplicates, were trained and selected on",
+        lambda run: run.task.folds is not None and run.checkpoint_selection.fraction > 0,
+    ),
 )
 
 #: Of losses and scores, by the kind of task.
@@ -220,6 +224,10 @@ SUITES: dict[str, tuple[Correction, ...]] = {
             lambda node, run: run.prompt is not None and run.checkpoint_selection.fraction > 0,
         ),
         Correction("a temperature was fitted on a handful of examples", _few_are_held),
+        Correction(
+            "rows of one group, or near duplicates, were trained and fitted on",
+            lambda node, run: run.task.folds is not None,
+        ),
     ),
     "Noise": (
         Correction(

@@ -389,6 +389,19 @@ def cut(task: TaskConfig) -> folds.Cut:
     return made
 
 
+def training_groups(task: TaskConfig) -> np.ndarray | None:
+    """Of each training example, in their order, the number of what stays together with it.
+
+    None where nothing does: without `task.folds`, and where no two rows are near duplicates or of
+    one `task.group`.
+    """
+    if task.folds is None:
+        return None
+    made = cut(task)
+    group = made.group[made.part != task.fold]
+    return group if len(np.unique(group)) < len(group) else None
+
+
 def held_rows(task: TaskConfig) -> np.ndarray:
     """Numbers of the rows that `task.fold` holds out, ascending: its validation split."""
     return np.flatnonzero(cut(task).part == task.fold)

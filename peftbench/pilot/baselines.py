@@ -75,11 +75,12 @@ def fit(run: Run, results: ResultsFolder, embed: Embed) -> FittedBaselines:
 def _fitted(run: Run, embed: Embed) -> Json:
     task = run.task
     train, held = (loading.load_split(task, task.splits[p], None) for p in ("train", "validation"))
+    group = loading.training_groups(task)
     made: Json = {"probability": {}, "seconds": {}}
     for name, features in zip(NAMES, (_tf_idf, _embedded(embed)), strict=True):
         ours, theirs, seconds = features(train, held)
         start = time.perf_counter()
-        found = _regression(ours, train.label, theirs, task.classes)
+        found = _regression(ours, train.label, theirs, task.classes, group)
         made["seconds"][name] = seconds + time.perf_counter() - start
         made["probability"][name] = np.round(found, 9).tolist()
     return made
@@ -121,15 +122,22 @@ def _together(columns: list[Any]) -> Any:
     return np.hstack([np.abs(one - other), one * other])
 
 
-def _regression(train: Any, label: np.ndarray, held: Any, classes: int) -> Floats:
-    """(rows, classes) probabilities; 0 for a class that the training rows do not have."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GridSearchCV, StratifiedKFold
+def _regression(
+    train: Any, label: np.ndarray, held: Any, classes: int, group: np.ndarray | None
+) -> Floats:
+    """(rows, classes) probabilities; 0 for a class that the training rows do not have.
 
-    fewest = int(np.bincount(label)[np.unique(label)].min())
+    Its strength is chosen by cross-validation in which groups of rows stay together.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold, StratifiedKFold
+
+    ways = StratifiedKFold if group is None else StratifiedGroupKFold
+    group = np.arange(len(label)) if group is None else group
+    fewest = min(len(np.unique(group[label == one])) for one in np.unique(label))
     model: Any = LogisticRegression(max_iter=2000)
     if fewest >= _INNER:
-        inner = StratifiedKFold(_INNER, shuffle=True, random_state=0)
+        inner = [*ways(_INNER, shuffle=True, random_state=0).split(label, label, group)]
         model = GridSearchCV(model, {"C": list(_STRENGTHS)}, cv=inner)
     model.fit(train, label)
     found = np.zeros((held.shape[0], classes))

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from peftbench.config.sweep import plan
+from peftbench.core.configs import CheckpointSelection
 from peftbench.core.errors import ConfigError
 from peftbench.data import data_report, folds, loading
+from peftbench.data.splitting import split_training
 
 WORDS = ("model=tiny", "method=full")
 
@@ -166,6 +168,43 @@ def test_folds_make_runs_of_their_own_and_the_column_of_groups_is_read(tmp_path)
     assert not held & set(np.setdiff1d(np.arange(60), loading.held_rows(grouped)) % 12)
     with pytest.raises(ConfigError, match="no column 'client'"):
         task_of(path, "task.folds=3", "task.fold=0", "task.group=client")
+
+
+def held(fold=None):
+    return CheckpointSelection(fraction=0.25, patience=1, fold=fold)
+
+
+def test_groups_are_trained_on_or_selected_on_as_a_whole(tmp_path):
+    """Else early stopping and learning rates are chosen by what a run memorises."""
+    rows = [(text, label, str(n % 20)) for n, (text, label) in enumerate(sentences(100))]
+    path = write(tmp_path / "mine.csv", rows, "sentence,label,customer")
+    cut = ("task=file", f"task.path='{path}'", *WORDS, "task.folds=4", "task.fold=0")
+    whole, few = (plan(*cut, "task.group=customer", f"size={n}").runs[0] for n in ("full", 30))
+    label = loading.load_split(whole.task, "train", None).label
+    customer = np.flatnonzero(loading.cut(whole.task).part != 0) % 20
+    selected = []
+    for fold in range(4):
+        made = split_training(whole, label, held(fold))
+        assert not set(customer[made.train]) & set(customer[made.selection])
+        assert len(made.train) + len(made.selection) == len(label)
+        assert len(made.selection) >= len(label) / 10
+        selected += made.selection.tolist()
+    assert sorted(selected) == list(range(len(label)))
+    made = split_training(few, label)
+    assert len(made.train) == 30
+    assert not set(customer[made.train]) & set(customer[made.unused])
+    (plain,) = plan(*cut).runs
+    assert loading.training_groups(plain.task) is None  # no two rows are alike
+
+
+def test_groups_that_leave_nothing_to_select_on_are_refused(tmp_path):
+    rows = [(text, label, str(n % 3)) for n, (text, label) in enumerate(sentences(60))]
+    path = write(tmp_path / "mine.csv", rows, "sentence,label,customer")
+    cut = ("task.folds=3", "task.fold=0", "task.group=customer")
+    (run,) = plan("task=file", f"task.path='{path}'", *WORDS, *cut).runs
+    label = loading.load_split(run.task, "train", None).label
+    with pytest.raises(ConfigError, match="so large that nothing is left to select on"):
+        split_training(run, label, held(3))
 
 
 def test_few_values_have_fewer_strata():
