@@ -83,12 +83,17 @@ def draw_figures(inputs: Inputs, names: Iterable[str] = ()) -> tuple[dict[str, F
 
 
 def of_suites(inputs: Inputs) -> tuple[dict[str, int], dict[str, list[Evaluated]]]:
-    """Trained parameters by key of a run; evaluations whose runs have a record, by suite."""
+    """Trained parameters by key of a run; evaluations whose runs have a record, by suite.
+
+    A suite that is called like a report is `suite_NAME`: both name files.
+    """
+    taken = {one.name for one in reports()}
     trained = {record.run.key: record.parameters["trained"] for record in inputs.records}
     named: dict[str, list[Evaluated]] = {}
     for found in inputs.evaluated:
         if found.evaluation.run.key in trained:
-            named.setdefault(file_stem(found.evaluation.suite["name"]), []).append(found)
+            stem = file_stem(found.evaluation.suite["name"])
+            named.setdefault(f"suite_{stem}" if stem in taken else stem, []).append(found)
     return trained, dict(sorted(named.items()))
 
 

@@ -1,16 +1,19 @@
 """How reports are found, and the report on suites that have none of their own."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from hydra.utils import get_class
 from omegaconf import OmegaConf
+from records import record
 from suite_records import found, lines, planned, trained
 
 from peftbench.config import catalog
 from peftbench.core.configs import class_name
 from peftbench.reports import other_suites, registry
 from peftbench.reports.plotting.palette import Palette
+from peftbench.reports.tables.markdown import Table
 from peftbench.suites.base import Suite
 
 SUITES = catalog.options("suite", (catalog.packaged(),))
@@ -32,6 +35,18 @@ def test_a_packaged_suite_has_a_report_of_its_own(name):
     target = OmegaConf.load(SUITES[name])["_target_"]
     assert issubclass(get_class(target), Suite)
     assert registry.of_suite(class_name(target)).suite == class_name(target)
+
+
+def test_a_suite_called_like_a_report_has_a_file_of_its_own():
+    every = planned("suite=noise", "method=lora", name="paired")
+    records = [record(e.run) for e in every]
+    inputs = SimpleNamespace(records=records, evaluated=[found(e, {}) for e in every])
+    assert list(registry.of_suites(inputs)[1]) == ["suite_paired"]
+
+
+def test_names_of_a_table_are_texts_in_json():
+    table = Table("", ["task", "lr", "score"], [["2024", "1e-3", ""]], 2)
+    assert table.numbers() == [{"task": "2024", "lr": 1e-3, "score": None}]
 
 
 def evaluations():

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 
+#: Columns of names.
+_NAMES = ("method", "task", "metric", "model", "prompt", "suite", "target")
+
+
 @dataclass(frozen=True)
 class Table:
     """Cells of text under a title.
@@ -89,10 +93,15 @@ class Table:
         }
 
     def numbers(self) -> list[Json]:
-        """The rows of a table of plain figures by column; numbers as such, empty cells as None."""
+        """The rows of a table of plain figures by column; numbers as such, empty cells as None.
+
+        Names stay texts, also that of a task called 2024.
+        """
         import pandas as pd
 
-        table = pd.read_csv(io.StringIO(self.csv()), keep_default_na=False, na_values=[""])
+        texts = {column: str for column in self.columns if column in _NAMES}
+        whole = io.StringIO(self.csv())
+        table = pd.read_csv(whole, keep_default_na=False, na_values=[""], dtype=texts)
         found: list[Json] = json.loads(table.to_json(orient="records"))
         return found
 
