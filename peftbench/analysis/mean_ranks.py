@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from peftbench.analysis import grouping, significance
-from peftbench.core.run import Record
+from peftbench.core.run import Record, canonical, identity
 
-Block = tuple[str, int, int]  # task, training examples, seed
+Block = tuple[str, int, str, int]  # task, training examples, what is asked, seed
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,9 @@ def rank_rows(records: list[Record]) -> MeanRanks | None:
     for row, members in by_row.items():
         for record in members:
             if record.score is not None:
-                block = blocks.setdefault((*grouping.sized(record), record.run.seed), {})
-                block[row] = record.score
+                asked = canonical(identity(record.run.task))  # of two files of one name no ranks
+                name = (*grouping.sized(record), asked, record.run.seed)
+                blocks.setdefault(name, {})[row] = record.score
     ranked, shared = _whole(blocks)
     if len(ranked) < 3 or len(shared) < 2:
         return None

@@ -137,7 +137,7 @@ def plot_paired(pairs: list[PairedComparison]) -> list[Figure]:
     """
     parted: dict[str, Cells] = {}
     for pair in pairs:
-        parted.setdefault(pair.task, {})[pair.label] = pair
+        parted.setdefault(_family(pair, pairs), {})[pair.label] = pair
     parted = {
         task: cells for task, cells in parted.items() if any(p.effect for p in cells.values())
     }
@@ -167,6 +167,12 @@ def plot_paired(pairs: list[PairedComparison]) -> list[Figure]:
         Figure(_page(page), caption, f"{number + 1}" if number else "")
         for number, page in enumerate(pages)
     ]
+
+
+def _family(pair: PairedComparison, among: Sequence[PairedComparison]) -> str:
+    """The task, and what else tells a family from others of the task."""
+    several = {(one.metric, one.against) for one in among if one.task == pair.task}
+    return f"{pair.task}, {pair.metric}, {pair.against}" if len(several) > 1 else pair.task
 
 
 def _height(band: list[tuple[str, Cells]]) -> float:

@@ -8,6 +8,7 @@ import pytest
 import records
 from click.testing import CliRunner
 
+from peftbench.analysis import mean_ranks
 from peftbench.analysis.comparison import PairedComparison, _possible, compare
 from peftbench.cli.main import main
 from peftbench.core.errors import ConfigError
@@ -85,6 +86,20 @@ def test_two_primary_metrics_of_a_task_have_a_detectable_difference_each():
     table = scores.scores(made, pairs)
     assert {len(row) for row in table.rows} == {len(table.columns)}
     assert table.markdown()
+
+
+def test_rows_of_two_files_of_one_name_are_not_ranked_together():
+    made, _ = said(
+        "method=full,lora,bitfit", "seed=0,1", good={"full": 0.7, "lora": 0.9, "bitfit": 0.8}
+    )
+    assert len(mean_ranks.rank_rows(made).blocks) == 2
+    other = [
+        replace(r, run=replace(r.run, task=replace(r.run.task, label="other")))
+        if r.run.row == "lora"
+        else r
+        for r in made
+    ]
+    assert mean_ranks.rank_rows(other) is None
 
 
 def test_words_follow_the_numbers():
