@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -30,7 +29,7 @@ def tell_stops(stage):
             worker = first_child(process)
         else:
             worker = stage.next_training("slow", process, len(stage.trained("slow")))
-            time.sleep(0.5)
+            stage.some_steps(worker)
         process.send_signal(getattr(signal, name.split()[-1]))
         stopped = finish(process)
         told.stops[name] = stopped
@@ -41,7 +40,7 @@ def tell_stops(stage):
         stopped.checkpoint = stage.results.checkpoint(told.key).exists()
     process = stage.start(*words)
     worker = stage.next_training("slow", process, 3)
-    time.sleep(0.5)
+    stage.some_steps(worker)
     os.kill(worker, signal.SIGTERM)  # the worker alone, as a cluster's scheduler may do
     stage.next_training("slow", process, 4)
     stage.switch(slow=False)

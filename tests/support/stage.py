@@ -70,6 +70,13 @@ class Stage:
             time.sleep(0.05)
         return self.trained(method)[already]
 
+    def some_steps(self, worker):
+        """Wait until a worker is some steps into a training of `slow`: sooner it saves nothing."""
+        path = self.folder / "steps"
+        while not path.exists() or path.read_text().split().count(str(worker)) < 3:
+            assert not gone(worker)
+            time.sleep(0.05)
+
     def files(self, kind):
         """Names of the files of a kind in the results folder."""
         return sorted(path.name for path in (self.results.folder / kind).glob("*"))
