@@ -10,10 +10,11 @@ import statistics
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from peftbench.analysis import grouping
 from peftbench.analysis.pivot import PivotCell, PivotGrid, Row
 from peftbench.analysis.significance import ALPHA
 from peftbench.core.errors import RecordError
-from peftbench.core.run import Record, canonical, identity
+from peftbench.core.run import Record
 from peftbench.results.store import ResultsFolder
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def _test(
         for row, cell in _whole(here).items()
     }
     every = [record for seeds in records.values() for record in seeds.values()]
-    if len({canonical(identity(record.run.task)) for record in every}) > 1:
+    if len({grouping.asked(record.run) for record in every}) > 1:
         return "rows answer different questions"
     metric = grid.field.partition(".")[2] or every[0].run.task.metrics[0]
     if "/" in metric:

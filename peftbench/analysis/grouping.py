@@ -112,6 +112,11 @@ def sized(record: Record) -> tuple[str, int]:
     return record.run.task.name, record.work["train_size"]
 
 
+def asked(run: Run) -> str:
+    """The data of a run and what it is to say of them: equal where answers can be compared."""
+    return canonical(identity(run.task))
+
+
 def alike(records: list[Record]) -> list[tuple[tuple[str, int], list[Record]]]:
     """Records parted by task and training examples, and by data where those of a task differ.
 
@@ -119,8 +124,7 @@ def alike(records: list[Record]) -> list[tuple[tuple[str, int], list[Record]]]:
     """
     parted: dict[tuple[str, int, str], list[Record]] = {}
     for record in records:
-        data = canonical(identity(record.run.task))
-        parted.setdefault((*sized(record), data), []).append(record)
+        parted.setdefault((*sized(record), asked(record.run)), []).append(record)
     return [((task, size), parted[task, size, data]) for task, size, data in sorted(parted)]
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from peftbench.analysis import grouping, significance
-from peftbench.core.run import Record, canonical, identity
+from peftbench.core.run import Record
 
 Block = tuple[str, int, str, int]  # task, training examples, what is asked, seed
 
@@ -34,8 +34,7 @@ def rank_rows(records: list[Record]) -> MeanRanks | None:
     for row, members in by_row.items():
         for record in members:
             if record.score is not None:
-                asked = canonical(identity(record.run.task))  # of two files of one name no ranks
-                name = (*grouping.sized(record), asked, record.run.seed)
+                name = (*grouping.sized(record), grouping.asked(record.run), record.run.seed)
                 blocks.setdefault(name, {})[row] = record.score
     ranked, shared = _whole(blocks)
     if len(ranked) < 3 or len(shared) < 2:

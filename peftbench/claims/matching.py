@@ -98,8 +98,8 @@ def _item(record: Record) -> Item:
 
 def _place(item: Item, without: tuple[str, ...], sized: bool = True) -> Place:
     shared = {key: value for key, value in item.shared.items() if key not in without}
-    data = canonical(identity(item.run.task.to_json()))
-    return item.run.task.name, item.size if sized else 0, data, canonical(identity(shared))
+    asked = grouping.asked(item.run)
+    return item.run.task.name, item.size if sized else 0, asked, canonical(identity(shared))
 
 
 @dataclass(frozen=True)

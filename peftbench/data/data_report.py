@@ -16,6 +16,7 @@ from peftbench.core.text import listed_names
 from peftbench.data import glue_labels, loading, own_labels, splitting
 from peftbench.data.loading import LabelledTexts
 from peftbench.data.own_file import FileTable
+from peftbench.metrics.task_metrics import METRICS
 from peftbench.system import hub
 
 if TYPE_CHECKING:
@@ -26,9 +27,6 @@ MOST_LINES = 8
 
 #: Classes that are listed with their counts, at most.
 _MOST_CLASSES = 6
-
-#: Metrics of two classes that depend on which is the positive one.
-_OF_SECOND_CLASS = ("f1", "precision", "recall")
 
 #: Texts of which the tokens are counted, evenly over the training examples.
 _SAMPLE = 2000
@@ -127,7 +125,7 @@ def _labels(task: TaskConfig, train: LabelledTexts, held: LabelledTexts) -> str:
         last = shown[-1]
         shown = [*shown[: _MOST_CLASSES - 1], f"… and {classes - _MOST_CLASSES} more, {last}"]
     told = [f"{classes} classes (training + validation): {', '.join(shown)}"]
-    if one_sided := [name for name in task.metrics if name in _OF_SECOND_CLASS]:
+    if one_sided := [name for name in task.metrics if METRICS[name].classes == 2]:
         told.append(f"{listed_names(one_sided)} of class {_short(task.class_names[1])!r}")
     return "; ".join([*told, *_absent(task, train, held)])
 

@@ -23,9 +23,6 @@ from peftbench.pilot.out_of_fold import Ints, OutOfFold
 #: Resamples of the groups; the same ones for all candidates.
 RESAMPLES = 4_000
 
-#: Resamples that are held at once.
-_PIECE = 1_000
-
 #: One less the probability of intervals.
 LEVEL = ALPHA
 
@@ -131,11 +128,8 @@ def scores(
         )
         whole = np.concatenate([each, np.concatenate([further, shares[None]])], axis=2)
         flat = whole.reshape(candidates * repeats, rows + classes, classes)
-        generator = np.random.default_rng(seed)
-        found = []
-        for first in range(0, RESAMPLES, _PIECE):
-            weights = generator.exponential(size=(min(_PIECE, RESAMPLES - first), groups.max() + 1))
-            found.append(bootstrap.score(metric, flat, label, weights[:, groups]))
+        drawn = bootstrap.weights(groups.max() + 1, RESAMPLES, np.random.default_rng(seed))
+        found = [bootstrap.score(metric, flat, label, some[:, groups]) for some in drawn]
         return np.concatenate(found).reshape(-1, candidates, repeats).mean(axis=2)
 
     ones = np.ones((1, rows))

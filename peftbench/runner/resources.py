@@ -9,10 +9,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from peftbench.core.configs import ModelConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluation, Job
 from peftbench.core.plan import RunOptions
-from peftbench.core.run import Run
+from peftbench.core.run import Run, canonical
 from peftbench.models import safetensors_headers
 from peftbench.runner import packs
 from peftbench.system import hub
@@ -66,10 +67,12 @@ def choose_resources(jobs: Sequence[Job], gpus: list[str], options: RunOptions) 
             "budget.calibrated=true, whose steps are measured in one process; leave one of the two "
             "out, or give budget.steps"
         )
+    runs = (job.run if isinstance(job, Evaluation) else job for job in jobs)
+    models = {canonical(run.model): run.model for run in runs}  # a checkpoint is read once
     workers, threads = choose_workers(
         len(jobs),
         gpus,
-        max(weight_bytes(job.run if isinstance(job, Evaluation) else job) for job in jobs),
+        max(map(weight_bytes, models.values())),
         1 if options.dry_run else options.workers,
         options.threads,
         options.gpus_per_run,
@@ -107,12 +110,12 @@ def choose_workers(
     return workers, threads or max(1, cores() // (workers * processes))
 
 
-def weight_bytes(run: Run) -> int:
+def weight_bytes(model: ModelConfig) -> int:
     """Bytes of a model's weights in fp32, of a checkpoint that is at hand or of a shape."""
-    folder = hub.at_hand(run.model)
+    folder = hub.at_hand(model)
     if folder is not None:
         tensors = safetensors_headers.read_headers(folder).values()
         return 4 * sum(math.prod(tensor.shape) for tensor in tensors)
-    shape = run.model.shape
+    shape = model.shape
     width, blocks = shape.get("hidden_size", 768), shape.get("num_hidden_layers", 12)
     return int(4 * (12 * blocks * width**2 + shape.get("vocab_size", 30522) * width))

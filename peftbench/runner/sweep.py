@@ -115,7 +115,7 @@ def _todo(
         _check_trained(before)
     todo = select_jobs(before, is_retried)
     check_weights(todo, before, results)
-    if train and options.save_weights and (bare := _without_weights(before, results)):
+    if train and options.save_weights and (bare := _without_weights(_done(before), results)):
         note(
             f"without saved weights: {count_of(len(bare), 'finished run')} ({_some(bare)}); "
             "nothing is trained twice: to have their weights, remove them first "
@@ -271,7 +271,7 @@ def _check_trained(before: status.SweepStatus) -> None:
 def check_weights(todo: Todo, before: status.SweepStatus, results: ResultsFolder) -> None:
     """Refuse evaluations of finished runs whose weights are gone, before anything is done."""
     asked = {e.run.key for e in of_weights(todo.evaluations)}
-    if gone := [key for key in _without_weights(before, results) if key in asked]:
+    if gone := _without_weights(asked & _done(before), results):
         raise ConfigError(
             f"{len(gone)} finished runs have no saved weights ({_some(gone)}); remove them with "
             "`peftbench rm KEY --yes`, then `peftbench run` with the same overrides trains them "
@@ -279,9 +279,13 @@ def check_weights(todo: Todo, before: status.SweepStatus, results: ResultsFolder
         )
 
 
-def _without_weights(before: status.SweepStatus, results: ResultsFolder) -> list[str]:
-    """Keys of the finished runs of a plan whose weights are not in the folder."""
-    done = {run.key for run in before.plan.runs if run.key in before.done}
+def _done(before: status.SweepStatus) -> set[str]:
+    """Keys of the finished runs of a plan."""
+    return {run.key for run in before.plan.runs} & before.done
+
+
+def _without_weights(done: set[str], results: ResultsFolder) -> list[str]:
+    """Of the keys of finished runs those whose weights are not in the folder."""
     return sorted(key for key in done if not results.kept(key))
 
 

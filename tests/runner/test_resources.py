@@ -113,12 +113,23 @@ def test_weights_of_a_checkpoint_are_counted(tmp_path):
     (run,) = runs("model=auto", f"model.checkpoint={folder}", "method=bitfit")
     with safe_open(folder / "model.safetensors", "np") as tensors:
         count = sum(tensors.get_tensor(name).size for name in tensors.keys())  # noqa: SIM118
-    assert resources.weight_bytes(run) == 4 * count
+    assert resources.weight_bytes(run.model) == 4 * count
+
+
+def test_a_checkpoint_is_read_once_for_all_its_runs(tmp_path, monkeypatch):
+    folder = checkpoint(tmp_path / "own", whole=True)
+    jobs = runs("model=auto", f"model.checkpoint={folder}", "method=bitfit", "seed=range(0,5)")
+    read, real = [], resources.safetensors_headers.read_headers
+    monkeypatch.setattr(
+        resources.safetensors_headers, "read_headers", lambda one: read.append(one) or real(one)
+    )
+    resources.choose_resources(jobs, [], RunOptions())
+    assert len(read) == 1
 
 
 def test_weights_of_the_full_size_are_estimated_within_a_tenth():
     (run,) = runs("model=minilm", "method=bitfit")
-    assert resources.weight_bytes(run) == pytest.approx(4 * 22_713_216, rel=0.1)
+    assert resources.weight_bytes(run.model) == pytest.approx(4 * 22_713_216, rel=0.1)
 
 
 @pytest.mark.parametrize(
