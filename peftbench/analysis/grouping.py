@@ -16,7 +16,7 @@ T = TypeVar("T")
 #: What a method does not choose: where it differs, rows of two methods say so as well.
 _SHARED = (
     *("model", "protocol", "precision", "machine", "loss_revision", "task."),
-    *("prompt", "augmentation", "suite"),
+    *("prompt", "augmentation", "suite", "curve_examples"),
 )
 
 
@@ -96,6 +96,17 @@ def of_records(records: list[Record]) -> tuple[dict[Row, list[Record]], list[str
         sized,
         lambda r: r.parameters["trained"],
         made_with,
+    )
+
+
+def of_curves(records: list[Record]) -> tuple[dict[Row, list[Record]], list[str]]:
+    """The same for curves, which may be of a part of the reporting split (--curve-part)."""
+    return grouped(
+        records,
+        lambda r: r.run,
+        sized,
+        lambda r: r.parameters["trained"],
+        lambda r: made_with(r) | {"curve_examples": r.work.get("curve_examples")},
     )
 
 

@@ -167,6 +167,8 @@ class _Expansion:
             return run
         if "train.lr" in cell:
             raise ConfigError("tuned=true chooses train.lr; leave one of the two out")
+        if run.budget.steps == 0:  # at any rate it is the same model
+            return run
         if self._choices is None:
             self._choices = choices.all_choices(self.results)
         run, choice = choices.tuned(run, self._choices)

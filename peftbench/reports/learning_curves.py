@@ -36,7 +36,7 @@ def plot_learning_curves(records: list[Record], palette: Palette) -> list[Figure
     """Panels of a task and size: losses in one picture, scores in another."""
     sized = [one for one, _ in grouping.alike(records)]
     records = [record for record in records if len(record.curve) >= LEAST_POINTS]
-    by_row, split = grouping.of_records(records)
+    by_row, split = grouping.of_curves(records)
     labels = grouping.labels(by_row, split)
     parts = grouping.alike(records)
     made = []

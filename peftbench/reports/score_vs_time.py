@@ -47,7 +47,7 @@ def plot_score_vs_time(records: list[Record], palette: Palette, warning: str = "
     one = "" if len(machines) > 1 else f" ({costs.called(machines[0])})"
     made = []
     for name, told, grouped, series in (
-        ("", _DURING, grouping.of_records(records), _curves),
+        ("", _DURING, grouping.of_curves(records), _curves),
         ("budgets", _BUDGETS, _budgets(records), _ends),
     ):
         panels = _panels(records, machines, grouped, series)

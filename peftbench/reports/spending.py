@@ -37,13 +37,13 @@ def spending_table(
     warning stands below. Where learning rates were chosen, money and front count their trials.
     """
     tuned = tuned or Tuned()
-    tasks = sorted({grouping.sized(record) for record in records})
     machines = sorted({costs.machine(record) for record in records})
     by_row, split = grouping.of_records(records)
     lines = []
-    for task in tasks:
+    for task, same in grouping.alike(records):
+        keys = {record.run.key for record in same}
         every = {
-            row: [record for record in members if grouping.sized(record) == task]
+            row: [record for record in members if record.run.key in keys]
             for row, members in by_row.items()
         }
         every = {row: here for row, here in every.items() if here}
@@ -93,9 +93,9 @@ _NOTE = (
     "reference: training seconds until the curve first reaches that part of the way from the "
     "constant prediction's score to that of the task's first row, mean over the seeds that do "
     "(their number where not all do; – where none does, where the reference is not above the "
-    "constant prediction, or where curves are of a selection split). Pareto front: no other "
-    "method of the task whose time is known scores higher in less training time; – where it is "
-    "not known. Seconds compare on one device."
+    "constant prediction, or where curves are not of the whole reporting split). Pareto front: no "
+    "other method of the task whose time is known scores higher in less training time; – where it "
+    "is not known. Seconds compare on one device."
 )
 
 _TUNING = "Pareto front and money count them with the training of a run; s to 95 % does not."
@@ -159,8 +159,8 @@ def _near(records: list[Record], reference: tuple[float, float] | None, part: fl
     reached = []
     for record in records:
         metric = record.run.task.metrics[0]
-        reported = not record.run.checkpoint_selection.fraction  # else the curve is of another set
-        points = [p for p in record.curve if reported and p.get(metric) is not None]
+        held_out = record.run.checkpoint_selection.fraction or "curve_examples" in record.work
+        points = [p for p in record.curve if not held_out and p.get(metric) is not None]
         first = next((p["seconds"] for p in points if p[metric] >= goal), None)
         if first is not None:
             reached.append(first)

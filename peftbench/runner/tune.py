@@ -45,14 +45,18 @@ def questions(plan: Plan, search: Search) -> list[Question]:
     """The cells of a plan, each with the rates to choose from.
 
     These are the ones that the words name, if they name several; else of the method's own space.
+    Runs without a step have no rate and are left out.
 
     Raises:
         ConfigError: for a cell without a space, or with what a search has no use for.
     """
     if plan.evaluations:
         raise ConfigError("tune: a suite asks nothing of trials; leave suite= out")
+    trained = [run for run in plan.runs if run.budget.steps != 0]
+    if not trained:
+        raise ConfigError("tune: budget.steps=0 trains nothing; name at least one step")
     cells: dict[Run, list[Run]] = {}
-    for run in plan.runs:
+    for run in trained:
         if run.checkpoint_selection.fraction:
             raise ConfigError(
                 "tune: trials are scored on a split of their own, at the end of the budget; leave "

@@ -7,17 +7,20 @@ import numpy as np
 import pytest
 import records
 
-from peftbench.analysis import advice, comparability, costs
+from peftbench.analysis import advice, comparability, costs, grouping
 from peftbench.analysis.costs import Prices
+from peftbench.analysis.failures import Diverged
 from peftbench.config import catalog
 from peftbench.core.configs import CheckpointSelection
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json, Record, Run
 from peftbench.reports import advice as told
 from peftbench.reports import builder, cheap_validation, pareto, pivot_table, scores, spending
+from peftbench.reports.html import cells
 from peftbench.reports.html.data import contents
 from peftbench.reports.plotting.palette import Palette
 from peftbench.results.store import ResultsFolder
+from peftbench.results.tuned import Tuned
 
 
 def made(*words: str) -> list[Record]:
@@ -177,6 +180,22 @@ def test_a_peak_that_was_not_measured_is_none_and_never_zero():
 
 def elsewhere(run: Run, **changes: Any) -> Record:
     return records.record(run, 0.9, environment=records.ENVIRONMENT | changes)
+
+
+def test_a_front_is_of_one_file_though_two_have_one_name():
+    """Scores of other data do not beat each other."""
+    full, lora = (records.runs(f"method={name}")[0] for name in ("full", "lora"))
+    other = replace(lora, task=replace(lora.task, label="other"))
+    for found, (of_full, fronts) in {
+        (records.record(full, 0.8), records.record(lora, 0.9)): ("", []),
+        (records.record(full, 0.8), records.record(other, 0.9)): ("yes", ["seconds", "trained"]),
+    }.items():
+        table = spending.spending_table(list(found), Prices())
+        lines = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+        assert [line["Pareto front"] for line in lines] == [of_full, "yes"]
+        by_row, _ = grouping.of_records(list(found))
+        made = cells.cells(by_row, Tuned(), Diverged())
+        assert [cell.front for cell in made] == [fronts, ["seconds", "trained"]]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 import records
 from click.testing import CliRunner
 from matplotlib.colors import to_hex
+from matplotlib.text import Text
 from PIL import Image
 
 from peftbench.analysis import convention
@@ -224,6 +225,19 @@ def test_anytime_curves_by_hand():
     ]  # three points are no curve
     assert learning_curves.plot_learning_curves(short, Palette()) == []
     assert score_vs_time.plot_score_vs_time(short, Palette()) == []
+
+
+def test_curves_of_a_part_of_the_split_are_lines_of_their_own():
+    """Their mean with those of all of it would be of neither."""
+    points = [(n, 10.0 * n, 1 - n / 10, 0.5 + n / 20) for n in (1, 2, 3, 4)]
+    whole, part = [evaluated(run, points) for run in records.runs("method=lora", "seed=0,1")]
+    part = replace(part, work=part.work | {"curve_examples": 16})
+    for picture in (
+        *score_vs_time.plot_score_vs_time([whole, part], Palette()),
+        *learning_curves.plot_learning_curves([whole, part], Palette()),
+    ):
+        written = [text.get_text() for text in picture.figure.findobj(Text)]
+        assert {"LoRA", "LoRA, curve_examples=16"} <= set(written)
 
 
 def test_ends_of_budgets_make_a_line():

@@ -121,6 +121,15 @@ def test_a_tuned_run_is_the_run_with_this_rate_typed_by_hand(tmp_path):
     assert plan(*words, "tuned=false", results=tmp_path).runs == plan(*words).runs
 
 
+def test_what_is_not_trained_needs_no_choice(tmp_path):
+    """Otherwise its key would follow a rate that it is not trained at."""
+    trained, untrained = runs("method=lora", "budget=steps", "budget.steps=4,0")
+    choices.save(ResultsFolder(tmp_path), choice(trained, 2e-3))
+    words = tiny("method=lora", "budget=steps", "budget.steps=0", "tuned=true")
+    assert plan(*words, results=tmp_path).runs == [untrained]
+    assert plan(*words, results=tmp_path / "none").runs == [untrained]
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -78,11 +78,18 @@ def test_ranges_of_one_command_are_those_of_each_run():
     [
         (("suite=noise",), "leave suite= out"),
         (("checkpoint_selection=best_on_holdout",), "leave checkpoint_selection out"),
+        (("budget=steps", "budget.steps=0"), "trains nothing; name at least one step"),
     ],
 )
 def test_what_trials_have_no_use_for_is_refused(words, told):
     with pytest.raises(ConfigError, match=told):
         tune.questions(plan(*tiny("method=lora", *words)), Search())
+
+
+def test_what_is_not_trained_has_no_trials():
+    words = tiny("method=lora", "budget=steps", "budget.steps=0,4")
+    (question,) = tune.questions(plan(*words), Search())
+    assert question.run.budget.steps == 4
 
 
 def write_task(folder, poisoned):

@@ -19,8 +19,8 @@ class ScoreCell:
         row: of the score table.
         sized: task and training examples.
         records: by seed.
-        front: in which of `COSTS` no other cell of the task and size scores as high for less;
-            not in seconds where those of the task and size are of several machines.
+        front: in which of `COSTS` no other cell of the same data and size scores as high for less;
+            not in seconds where these are of several machines.
         tuned: runs with a learning rate that was chosen.
         diverged: how many more seeds have no record, as their training diverged.
     """
@@ -101,9 +101,10 @@ def cells(
         for row, sized in order
         for here in [parted[row, sized]]
     ]
-    together: dict[tuple[str, int], list[ScoreCell]] = {}
+    together: dict[tuple[tuple[str, int], str], list[ScoreCell]] = {}
     for cell in found:
-        together.setdefault(cell.sized, []).append(cell)
+        data = grouping.asked(cell.records[0].run)  # one name may stand for two files
+        together.setdefault((cell.sized, data), []).append(cell)
     for here in together.values():
         several = len({machine for cell in here for machine in cell.machines}) > 1
         for name, cost in COSTS.items():
@@ -115,7 +116,7 @@ def cells(
 def cheapest_front(
     here: list[ScoreCell], cost: Callable[[ScoreCell], float | None]
 ) -> list[ScoreCell]:
-    """Those of one task and size that no other beats in score and cost at once (Pareto).
+    """Those of one data set and size that no other beats in score and cost at once (Pareto).
 
     The cheapest first.
     """
