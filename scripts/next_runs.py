@@ -175,6 +175,7 @@ class Stage:
 
 
 _GENERATION = "generalization2024_generation_mini"
+_CLAIMED = ("method=full", "exclude=prompt.num_demonstrations=1")
 
 
 def _language(name: str, *words: str, data: str | None = None) -> Sweep:
@@ -196,9 +197,11 @@ STAGES: tuple[Stage, ...] = (
         None,
         (
             _language("in_context_smollm2", "seed=range(0,3)"),
+            # claims are about full fine-tuning, and not about one demonstration
+            _language(_GENERATION, *_CLAIMED, "seed=range(0,3)", data="generalization"),
             _language(_GENERATION, "seed=range(0,3)", data="generalization"),
-            # claims are about full fine-tuning, and three seeds of it decide few of them
-            _language(_GENERATION, "method=full", "seed=range(3,6)", data="generalization"),
+            # three seeds decide few of them
+            _language(_GENERATION, *_CLAIMED, "seed=range(3,6)", data="generalization"),
             _language("in_context_smollm2", "method=full", "seed=range(3,6)"),
         ),
     ),
@@ -517,7 +520,8 @@ def tune(part: Part) -> bool:
 def commit(part: Part) -> None:
     """Commit a part, and nothing else; weights that suites asked are removed.
 
-    Where all of its runs diverged there is nothing to commit.
+    Those of the first seed stay where texts are generated, for a page with `--show-texts`. Where all
+    runs diverged there is nothing to commit.
     """
     files = [part.folder / "choices"]
     for run in part.runs:
@@ -535,7 +539,8 @@ def commit(part: Part) -> None:
         said = ["git", "commit", "-q", "-m", part.title, "-m", body, "--", *given]
         subprocess.run(said, check=True)
     for run in part.runs:
-        ResultsFolder(part.folder).trained(run.key).unlink(missing_ok=True)
+        if not (run.task.generation and run.seed == 0):
+            ResultsFolder(part.folder).trained(run.key).unlink(missing_ok=True)
 
 
 def seconds(data: str) -> None:

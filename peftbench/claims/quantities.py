@@ -7,7 +7,7 @@ and need nothing to be compared with.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from peftbench.core.run import Json
+from peftbench.core.run import UNTRAINED, Json
 
 #: Values by what they are of, such as the target of a shift; "" where there is but one.
 Values = dict[str, float | None]
@@ -25,10 +25,11 @@ class Quantity:
         pick: from its findings; None where the run has no such thing, an undefined value is None.
         less: whether less is better, so that signs are turned.
         about: in words.
-        reference: of a shift: "untrained" or "trivial", which predictions on each set the score is
+        reference: of a shift: `UNTRAINED` or "trivial", which predictions on each set the score is
             compared with, so that examples can be resampled; None of other suites.
         degenerate: whether one class throughout gives the best value there is: runs that collapsed
             decide nothing then.
+        undefined: when a value is, in words.
     """
 
     suite: str
@@ -37,6 +38,7 @@ class Quantity:
     about: str
     reference: str | None = None
     degenerate: bool = False
+    undefined: str = ""
 
 
 def _calibration(
@@ -68,7 +70,7 @@ def _differences(told: Json, metrics: Metrics, reference: str) -> Values:
     for name, target in told["targets"].items():
         metric = metrics.get(name, target["metric"])
         here, there = target["scores"].get(metric), target[reference]
-        if reference == "untrained":
+        if reference == UNTRAINED:
             there = there.get(metric)
         elif metric != target["metric"]:
             there = None
@@ -77,9 +79,14 @@ def _differences(told: Json, metrics: Metrics, reference: str) -> Values:
 
 
 def _demonstrations(told: Json, _: Metrics) -> Values:
-    """Scores behind demonstrations less that without any, by their number."""
-    behind = zip(told["counts"][1:], told["differences"][1:], strict=True)
-    return {f"{count} demonstrations": gain for count, gain in behind}
+    """Scores behind demonstrations less that without any, by their number.
+
+    None where all texts get one answer behind them: a model that they break gains nothing by them,
+    which is not what is asked.
+    """
+    constant = told.get("constant", [False] * len(told["counts"]))
+    behind = zip(told["counts"][1:], told["differences"][1:], constant[1:], strict=True)
+    return {f"{count} demonstrations": None if one else gain for count, gain, one in behind}
 
 
 def _rounds(
@@ -118,14 +125,18 @@ QUANTITIES: dict[str, Quantity] = {
         "area under the scores from clean texts to the strongest noise, mean over kinds",
     ),
     "over_untrained": _shift(
-        "untrained", "score on another set less that of the model before training"
+        UNTRAINED, "score on another set less that of the model before training"
     ),
     "below_untrained": _shift(
-        "untrained", "score on another set before training less that after it", less=True
+        UNTRAINED, "score on another set before training less that after it", less=True
     ),
     "over_majority": _shift("trivial", "score on another set less that of its majority class"),
     "demonstration_loss": Quantity(
-        "InContext", _demonstrations, True, "score without demonstrations less that behind some"
+        "InContext",
+        _demonstrations,
+        True,
+        "score without demonstrations less that behind some",
+        undefined="all texts get one answer behind the demonstrations",
     ),
     "forgetting": _rounds(
         lambda told: told["forgetting"],

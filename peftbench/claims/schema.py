@@ -16,7 +16,7 @@ from typing import Any
 from peftbench.claims.quantities import QUANTITIES
 from peftbench.config import catalog, old_names
 from peftbench.core.errors import ConfigError, at_least, is_number, listed, mapped
-from peftbench.core.run import Json
+from peftbench.core.run import UNTRAINED, Json
 from peftbench.core.text import did_you_mean
 from peftbench.metrics.task_metrics import METRICS
 from peftbench.system import yaml_files
@@ -37,6 +37,9 @@ NEEDS = ("all", "some", "most")
 #: the runs have, such as the paper's own; its reading says so.
 RATES = ("chosen", "alike", "given")
 
+#: Of which side it is asked that it has learned its task.
+LEARNED_BY = ("both", "ours")
+
 #: The size of figures on all training examples.
 ALL = "full"
 
@@ -46,8 +49,8 @@ Conditions = dict[str, Any]
 _PAPER = ("about", "paper", "identifier", "claims", "figures")
 _CLAIM = (
     *("says", "source", "tag", "kind", "reading", "why", "ours", "against", "pairs", "measure"),
-    *("metric", "margin", "bound", "learned", "tasks", "targets", "fraction", "sizes", "budget"),
-    *("least", "needs", "rates", "published", "runs"),
+    *("metric", "margin", "bound", "learned", "learned_by", "room", "tasks", "targets"),
+    *("fraction", "sizes", "budget", "least", "needs", "rates", "published", "runs"),
 )
 _FIGURES = ("source", "tag", "model", "caveat", "scores")
 
@@ -72,8 +75,14 @@ class Claim:
         metric: of scores, by task, the task's first where it is not named; of other sets by set.
         margin: of not_worse and better: how much less, or more, is meant.
         bound: of stable_from: the standard deviation that is not reached.
-        learned: how far every run must score above the constant prediction of its own task, where
-            the claim is about models that have learned it; None asks nothing.
+        learned: how far the runs of each side must score above the constant prediction of their own
+            task, on average, where the claim is about models that have learned it; None asks
+            nothing.
+        learned_by: one of `LEARNED_BY`; "ours" where failing to learn is what is claimed of the
+            other side.
+        room: of a measure against the model before training: how far that must score above a
+            constant prediction on the set, where the claim is that nothing is lost; None asks
+            nothing.
         tasks: names; all that there are where empty.
         targets: of what a measure has several values of, such as sets of a shift; all where empty.
         fraction: of the training data, from and to.
@@ -100,6 +109,8 @@ class Claim:
     margin: float = 0.0
     bound: float = math.inf
     learned: float | None = None
+    learned_by: str = "both"
+    room: float | None = None
     tasks: list[str] = field(default_factory=list)
     targets: list[str] = field(default_factory=list)
     fraction: tuple[float, float] = (0.0, 1.0)
@@ -205,6 +216,9 @@ def _claim(where: str, name: str, given: Any) -> Claim:
     for key, check in _VALUES.items():
         if key in node:
             node[key] = check(f"{where}: {key}", node[key])
+    measured = QUANTITIES.get(node.get("measure", ""))
+    if "room" in node and (measured is None or measured.reference != UNTRAINED):
+        raise ConfigError(f"{where}: room is of a measure against the model before training")
     return Claim(name=name, pairs=_pairs(where, node["kind"], rows), **node)
 
 
@@ -306,7 +320,7 @@ def _overrides(where: str, value: Any) -> list[str]:
 
 
 def _amount(where: str, value: Any) -> Any:
-    """A margin, a bound, or what counts as learned."""
+    """A margin, a bound, or what counts as learned or known."""
     at_least(where, value, 0)
     return value
 
@@ -344,6 +358,7 @@ _ALLOWED: dict[str, tuple[str, ...]] = {
     "tag": TAGS,
     "needs": NEEDS,
     "rates": RATES,
+    "learned_by": LEARNED_BY,
     "measure": ("score", *QUANTITIES),
 }
 
@@ -351,7 +366,7 @@ _ALLOWED: dict[str, tuple[str, ...]] = {
 _VALUES: dict[str, Callable[[str, Any], Any]] = {
     **dict.fromkeys(("says", "source", "published", "reading", "why"), _text),
     **dict.fromkeys(("tasks", "targets"), _texts),
-    **dict.fromkeys(("margin", "bound", "learned"), _amount),
+    **dict.fromkeys(("margin", "bound", "learned", "room"), _amount),
     "runs": _overrides,
     "budget": _budget,
     "fraction": partial(_span, most=1),

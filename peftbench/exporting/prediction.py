@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load
 from transformers import PreTrainedTokenizerBase
 
-from peftbench.core.configs import TaskConfig
+from peftbench.core.configs import GENERATE, WORDS, TaskConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Record, Run, canonical
 from peftbench.core.runtime import RuntimeConfig
@@ -111,14 +111,24 @@ class PredictionSource:
 def open_run(record: Record, results: ResultsFolder, setting: RuntimeConfig) -> PredictionSource:
     """A kept run as what predicts, in the precision in which it trained; see `kept_precision`.
 
+    A language model that was not trained needs no kept weights.
+
     Raises:
         ConfigError: if its weights were not kept, or the checkpoint or device is not at hand.
         RecordError: if the weights are not those that were saved with the record.
     """
-    state = load(results.weights(record))
     precision = str(record.environment["precision"])
+    if is_pretrained(record.run):
+        return _inserted(record.run, None, precision, record.run.key, setting)
+    state = load(results.weights(record))
     identity = canonical([record.run.key, record.trained_sha256])
     return _inserted(record.run, state, precision, identity, setting)
+
+
+def is_pretrained(run: Run) -> bool:
+    """Whether it is the pretrained model throughout: not trained, and without parts of its own."""
+    prompted = run.prompt is not None and run.prompt.name in (WORDS, GENERATE)
+    return run.budget.steps == 0 and prompted and build_method(run.method).identity_at_init
 
 
 def open_export(folder: Path, setting: RuntimeConfig) -> PredictionSource:
@@ -163,7 +173,7 @@ def _own_tokenizer(folder: Path, run: Run) -> PreTrainedTokenizerBase:
 
 def _inserted(
     run: Run,
-    state: dict[str, torch.Tensor],
+    state: dict[str, torch.Tensor] | None,
     precision: str,
     identity: str,
     setting: RuntimeConfig,
@@ -172,7 +182,8 @@ def _inserted(
     tokenizer = load_tokenizer(run.model)
     ids = prompting.verbalizer_ids(run, tokenizer)
     backbone = Backbone(run.model, device, verbalizer_ids=ids)
-    method, resolved = build_method(run.method), kept_precision(precision, device)
+    method = Method() if state is None else build_method(run.method)
+    resolved = kept_precision(precision, device)
     predictor = viewed(run, method, state, backbone, tokenizer, device, resolved)
     note = precision_note(precision, resolved)
     return PredictionSource(run, identity, tokenizer, predictor, setting.data_root, note=note)

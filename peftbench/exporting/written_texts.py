@@ -51,7 +51,8 @@ def tables(
     for one, members in parts:
         rows: dict[str, Record] = {}
         for record in sorted(members, key=lambda record: record.run.seed):
-            if record.trained_sha256 and results.trained(record.run.key).is_file():
+            kept = record.trained_sha256 and results.trained(record.run.key).is_file()
+            if kept or prediction.is_pretrained(record.run):
                 rows.setdefault(row_of[record.run.key], record)
         gone = dict.fromkeys(row_of[record.run.key] for record in members)
         lost = [glossary.row(label) for label in gone if label not in rows]

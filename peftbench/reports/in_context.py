@@ -33,7 +33,7 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
         lines = [
             [
                 *row,
-                *(grouping.spread([_at(e, "scores", count) for e in members]) for count in counts),
+                *(_scores(members, count) for count in counts),
                 *(grouping.spread([_at(e, "differences", n) for e in members]) for n in counts[1:]),
                 f"{max(max(e.findings['truncated'].values()) for e in members)}",
             ]
@@ -55,8 +55,16 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
 _NOTE = (
     "Percent, mean ± standard deviation over seeds (number of seeds), by the number of "
     "demonstrations in front of every text at test time; the same ones for all methods of a seed. "
-    "Cut: texts of the worst case that had no room for all of them (or for all of themselves)."
+    "†n: n seeds give one answer to all texts. Cut: texts of the worst case that had no room for all "
+    "of them (or for all of themselves)."
 )
+
+
+def _scores(members: list[Evaluated], count: int) -> str:
+    """Mean and deviation behind so many demonstrations, and how many seeds have one answer."""
+    constant = sum(bool(_at(e, "constant", count)) for e in members)
+    text = grouping.spread([_at(e, "scores", count) for e in members])
+    return text + (f" †{constant}" if constant else "")
 
 
 _CAPTION = (
@@ -81,8 +89,8 @@ def _curve(e: Evaluated) -> Points:
 def _at(e: Evaluated, what: str, count: int) -> float | None:
     """A figure of one number of demonstrations; None where it was not asked, or is undefined."""
     counts: list[int] = e.findings["counts"]
-    values: list[float | None] = e.findings[what]
-    return values[counts.index(count)] if count in counts else None
+    values: list[float | None] = e.findings.get(what, [])  # `constant` came later
+    return values[counts.index(count)] if values and count in counts else None
 
 
 def page_plots(found: list[Evaluated], trained: dict[str, int]) -> list[Json]:

@@ -36,34 +36,39 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
     made = []
     sections = grouping.sections(found, trained)
     for section in sections:
-        targets = _targets(section)
+        columns = _columns(section)
         lines = []
         for values, every in _before(section, ("suite",)).items():
             told = [e.findings["targets"] for e in every]
-            constant = _across(told, targets, "trivial")
+            constant = _across(told, columns, "trivial")
             lines.append([convention.BEST_CONSTANT, *values, *constant, "", ""])
         for values, every in _before(section, _STARTS).items():
             told = [e.findings["targets"] for e in every]
-            lines.append(["untrained", *values, *_across(told, targets, "untrained"), "", ""])
+            lines.append(["untrained", *values, *_across(told, columns, "untrained"), "", ""])
         for row, members in section.rows.items():
             told = [e.findings["targets"] for e in members]
             moved = [e.findings["moved"] for e in members]
             lines.append(
                 [
                     *row,
-                    *_across(told, targets, "scores"),
+                    *_across(told, columns, "scores"),
                     grouping.spread([one["relative"] for one in moved], 100, 2),
                     grouping.spread([one["inserted_l2"] for one in moved], 1),
                 ]
             )
-        heads = [head for name, metric in targets.items() for head in (f"{name} {metric}", "gap")]
+        heads = [
+            head
+            for one in columns
+            for head in (f"{one.target} {one.metric}", *["gap"] * one.compared)
+        ]
+        notes = list(filter(None, [_lengths(section)]))
         made.append(
             Table(
                 f"Trained on {section.title}",
                 ["method", *section.split, *heads, "moved %", "inserted"],
                 lines,
                 1 + len(section.split),
-                [_NOTE] if section is sections[-1] else [],
+                [*notes, _NOTE] if section is sections[-1] else notes,
             )
         )
     return made
@@ -89,6 +94,58 @@ def _targets(section: grouping.TableSection) -> dict[str, str]:
     return found
 
 
+@dataclass(frozen=True)
+class _Column:
+    """Scores on a target by one metric.
+
+    Attributes:
+        target, metric: names.
+        compared: whether it is the metric that is compared with home; else it stands beside that.
+    """
+
+    target: str
+    metric: str
+    compared: bool
+
+
+def _columns(section: grouping.TableSection) -> list[_Column]:
+    """The compared metric of each target, and the area under the ROC curve where it is another.
+
+    Accuracy of a model that was not trained depends on how often it says yes; the area does not.
+    """
+    every = [e.findings["targets"] for e in section.found]
+    found = []
+    for name, metric in _targets(section).items():
+        found.append(_Column(name, metric, True))
+        if metric != "auc" and any("auc" in told[name]["scores"] for told in every if name in told):
+            found.append(_Column(name, "auc", False))
+    return found
+
+
+def _lengths(section: grouping.TableSection) -> str:
+    """How many generated texts are as long as they may be, by row; nothing without such targets."""
+    rows = {"untrained": ("untrained", section.found)}
+    labels = grouping.labels(section.rows, section.split)
+    rows |= {labels[row]: ("trained", members) for row, members in section.rows.items()}
+    told = []
+    for label, (which, members) in rows.items():
+        texts = [
+            (target["texts"][which]["cut"], target["examples"])
+            for e in members
+            for target in e.findings["targets"].values()
+            if "texts" in target
+        ]
+        if texts:
+            cut, count = map(sum, zip(*texts, strict=True))
+            told.append(f"{glossary.row(label)} {100 * cut / count:.0f} %")
+    if not told:
+        return ""
+    return (
+        "Generated texts of maximum length, which have a low ROUGE whatever they say: "
+        f"{', '.join(told)}."
+    )
+
+
 #: What the model before training depends on beside the seed: one for all methods that share these.
 _STARTS = ("model", "prompt", "suite", "train.max_length", "train.precision")
 
@@ -110,16 +167,18 @@ def _before(
     return {values: list(every.values()) for values, every in found.items()}
 
 
-def _across(told: list[Json], targets: dict[str, str], which: str) -> list[str]:
-    """Score and gap of every target; the gap is that of the trained model alone."""
+def _across(told: list[Json], columns: list[_Column], which: str) -> list[str]:
+    """Scores and gap of every target; the gap is that of the trained model alone."""
     cells = []
-    for name, metric in targets.items():
-        here = [one[name] for one in told if name in one]
+    for column in columns:
+        here = [one[column.target] for one in told if column.target in one]
         if which == "trivial":
-            levels = [one["trivial"] for one in here]
-            cells += [grouping.mean_and_deviation(levels)[0], ""]
+            levels = [one["trivial"] if column.compared else 0.5 for one in here]
+            cells += [grouping.mean_and_deviation(levels)[0], *[""] * column.compared]
             continue
-        cells.append(grouping.spread([target[which][metric] for target in here]))
+        cells.append(grouping.spread([target[which].get(column.metric) for target in here]))
+        if not column.compared:
+            continue
         gaps = [target["gap"] for target in here]
         known = which == "scores" and any(gap is not None for gap in gaps)
         cells.append(grouping.spread(gaps) if known else "")

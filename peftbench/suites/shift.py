@@ -178,7 +178,8 @@ class Shift(Suite):
         """For each target its scores, those of the model before training, and the gap.
 
         The gap is the score at home less the score abroad, in the metric of the run's task, or
-        where the target has no such metric in the target's first; None without that at home.
+        where the target has no such metric in the target's first; None without that at home. Of
+        texts also their lengths, since one that does not end has a low ROUGE whatever it says.
         """
         told: dict[str, Json] = {}
         for name in self.targets:
@@ -198,6 +199,11 @@ class Shift(Suite):
                 "home": home,
                 "gap": None if home is None or away is None else home - away,
             }
+            if task.generation:
+                parts = {"trained": name, "untrained": f"untrained/{name}"}
+                told[name]["texts"] = {
+                    which: _lengths(found[part], task) for which, part in parts.items()
+                }
         headline = {name: one["scores"][one["metric"]] for name, one in told.items()}
         return {"targets": told, "headline": headline}
 
@@ -251,6 +257,12 @@ def _scores(arrays: Arrays, flat: float | None = None) -> dict[str, float | None
         found |= task_metrics.score(("f1", "matthews"), scores, label)
         found |= {"auc": task_metrics.auc(scores[:, 1] - scores[:, 0], label)}
     return found
+
+
+def _lengths(arrays: Arrays, task: TaskConfig) -> Json:
+    """Mean tokens of generated texts, and how many are as long as a text may be."""
+    count = arrays["new_tokens"]
+    return {"mean_tokens": float(count.mean()), "cut": int((count == task.new_tokens).sum())}
 
 
 def _as_spread(value: np.ndarray, label: np.ndarray, flat: float) -> np.ndarray:

@@ -21,6 +21,7 @@ from peftbench.methods.base import Method, build_method
 from peftbench.metrics import (
     evaluate_metrics,  # noqa: F401 - takes seconds to import, which no run's seconds may hold
     task_metrics,
+    text_scores,
 )
 from peftbench.models import decoding, masked_state, pretrained
 from peftbench.models.adapted_model import AdaptedModel
@@ -606,9 +607,13 @@ def _curve_part(prepared: PreparedTraining) -> int | None:
 def _trivial(
     run: Run, names: list[str], outputs: Arrays, data: TaskData
 ) -> dict[str, float | None]:
-    """Scores of a constant prediction; the empty text has nothing of any other."""
-    if run.task.generation:
-        return dict.fromkeys(names, 0.0)
+    """Scores of a constant prediction, which knows the training labels or texts alone."""
+    if data.targets is not None:
+        known = [data.targets["train"][row] for row in data.rows]
+        text = text_scores.constant(known, names[0], run.task.rouge_tokens)
+        wanted = data.targets[REPORTED]
+        found = text_scores.of_texts([text] * len(wanted), wanted, run.task.rouge_tokens)
+        return task_metrics.score(names, found, outputs["label"])
     constant = task_metrics.trivial(outputs["label"], data.labels, run.task.classes)
     return task_metrics.score(names, constant, outputs["label"])
 

@@ -130,3 +130,11 @@ def test_targets_that_rouge_score_takes_for_blanks_are_said():
     assert scores[:, 0].tolist() == [0.0, 1.0]
     scores = text_scores.of_texts(["привет мир", "yes"], ["привет мир", "yes"], UNICODE)
     assert scores.tolist() == text_scores.of_texts(["a b", "yes"], ["a b", "yes"]).tolist()
+
+
+def test_the_constant_prediction_is_the_text_most_like_the_others():
+    texts = ["what will ann do next", "why did bob go", "what will cy do next", "yes"]
+    assert text_scores.constant(texts, "rouge_l") == texts[0]  # 1 + 0 + 4/5 + 0, as the third
+    assert text_scores.constant([*texts, "why did bob go"], "exact_match") == "why did bob go"
+    late = ["a"] * text_scores.OTHERS + ["b"] * 1000
+    assert text_scores.constant(late, "exact_match") == "a"

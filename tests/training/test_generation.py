@@ -226,7 +226,9 @@ def test_it_learns_to_write(trained):
     record, results, _ = trained
     assert list(record.metrics) == ["rouge_l", "rouge1", "rouge2", "exact_match", "token_f1"]
     assert record.score == record.metrics["rouge_l"] > 0.9
-    assert record.trivial == dict.fromkeys(record.metrics, 0.0)
+    nothing = {"rouge2": 0.0}  # of one word
+    constant = dict.fromkeys(record.metrics, pytest.approx(1 / 6)) | nothing  # one of six names
+    assert record.trivial == constant
     assert not record.collapsed
     found = results.predictions(record)
     assert found["scores"].shape == (12, 5)
@@ -260,16 +262,18 @@ def page_of(results, path, *words):
     return told, path.read_text() if path.exists() else ""
 
 
+def table_of_texts(page):
+    script = page.partition('<script type="application/json"')[2].partition(">")[2]
+    data = json.loads(script.partition("</script>")[0])
+    (table,) = [one for one in data["tables"] if one["about"] == "texts"]
+    return table
+
+
 def test_the_page_shows_texts_beside_those_that_were_wanted(trained, tmp_path):
     _, results, _ = trained
     told, page = page_of(results, tmp_path / "page.html", "--show-texts")
     assert told.exit_code == 0, told.output
-    data = json.loads(
-        page.partition('<script type="application/json"')[2]
-        .partition(">")[2]
-        .partition("</script>")[0]
-    )
-    (table,) = [one for one in data["tables"] if one["about"] == "texts"]
+    table = table_of_texts(page)
     assert table["columns"] == ["text", "input", "wanted", "Full fine-tuning"]
     assert table["rows"][3] == ["4", "3 dee", "dee", "dee (100)"]
     assert len(table["rows"]) == 12
@@ -290,6 +294,18 @@ def test_texts_need_weights_that_write_them(trained, tmp_path):
     words = ["report", "html", "--results", str(results.folder), "--show-texts", "--live"]
     told = CliRunner().invoke(main, words)
     assert (told.exit_code, "a page that is served holds no texts" in told.output) == (2, True)
+
+
+def test_what_was_not_trained_needs_no_weights_to_write_its_texts(tmp_path):
+    run = one(files(tmp_path / "data"), "budget.steps=0", "prompt=generate", "method=lora")
+    results = ResultsFolder(tmp_path / "results")
+    outcome = execute(run, replace(CPU, save_weights=False), results=results)
+    results.save(outcome.record, outcome.predictions, outcome.trained)
+    told, page = page_of(results, tmp_path / "page.html", "--show-texts")
+    assert told.exit_code == 0, told.output
+    table = table_of_texts(page)
+    assert table["columns"][-2:] == ["wanted", "untrained"]
+    assert len(table["notes"]) == 1, "all are those that were scored"
 
 
 def asked(record, results, warm, *words):
@@ -319,12 +335,15 @@ def test_the_task_under_another_file(trained, tmp_path):
     files(tmp_path / "other", validation="ann ann", start=100)
     target = f"{{path:'{tmp_path}/other/validation.csv',kind:generation}}"
     evaluation = asked(*trained, "suite=shift", f"suite.targets={{again:{target}}}")
-    done, _ = evaluate_suite(evaluation, results, CPU, warm=warm)
+    done, arrays = evaluate_suite(evaluation, results, CPU, warm=warm)
     told = done.findings["targets"]["again"]
     assert told["metric"] == "rouge_l"
     assert told["scores"]["rouge_l"] > 0.8 > 0.5 > told["untrained"]["rouge_l"]
     assert told["gap"] == pytest.approx(record.score - told["scores"]["rouge_l"])
     assert told["trivial"] == 0.0
+    assert told["texts"]["trained"]["cut"] == 0  # it has learned to end
+    assert told["texts"]["untrained"]["mean_tokens"] > told["texts"]["trained"]["mean_tokens"]
+    assert {name.partition("/")[0] for name in arrays} == {"label", "scores", "new_tokens"}
 
 
 def test_an_empty_text_is_one_without_letters_however_many_tokens_it_has(task):

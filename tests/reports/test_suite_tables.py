@@ -1,0 +1,61 @@
+"""Tables of what suites found: marks and notes without which a figure would mislead."""
+
+from typing import Any
+
+import records
+
+from peftbench.config.sweep import plan
+from peftbench.core.evaluation import Evaluated
+from peftbench.reports import in_context, shift
+
+
+def evaluated(findings: list[dict[str, Any]], *words: str) -> tuple[list[Evaluated], dict[str, int]]:
+    """Evaluations with these findings, one for each seed, and trained parameters."""
+    asked = plan(*records.tiny(*words, f"seed=range(0,{len(findings)})")).evaluations
+    found = [
+        Evaluated(one, told, {}, {}, records.ENVIRONMENT, None)
+        for one, told in zip(asked, findings, strict=True)
+    ]
+    return found, {one.run.key: 10 for one in asked}
+
+
+def test_one_answer_behind_demonstrations_is_marked():
+    told = {"metric": "accuracy", "counts": [0, 2], "differences": [0.0, -0.1]}
+    told |= {"scores": [0.6, 0.5], "truncated": {"shown/0": 0}}
+    words = ("method=lora", "suite=in_context", "prompt=demonstrations")
+    findings = [told | {"constant": [False, one]} for one in (True, True, False)] + [told]
+    (table,) = in_context.tables(*evaluated(findings, *words, "prompt.num_demonstrations=0"))
+    (row,) = table.rows
+    line = dict(zip(table.columns, row, strict=True))
+    assert (line["0"], line["2"]) == ("60.0 ± 0.0 (4)", "50.0 ± 0.0 (4) †2")
+    assert "†n: n seeds give one answer to all texts." in table.notes[0]
+
+
+def target(score: float, before: float, **more: Any) -> dict[str, Any]:
+    told = {"metric": "accuracy", "examples": 250, "trivial": 0.564, "home": 0.9, "gap": 0.2}
+    scores = {"scores": {"accuracy": score, "auc": 0.8}, "untrained": {"accuracy": before}}
+    return told | scores | more
+
+
+def test_the_area_under_the_curve_stands_beside_accuracy():
+    """A model that says yes to all and one that says no have other accuracies, and know as much."""
+    findings = [{"targets": {"qqp": target(0.7, 0.436)}, "moved": MOVED}] * 2
+    findings[0]["targets"]["qqp"]["untrained"]["auc"] = 0.51
+    (table,) = shift.tables(*evaluated(findings, "method=lora", "suite=shift"))
+    assert table.columns == ["method", "qqp accuracy", "gap", "qqp auc", "moved %", "inserted"]
+    constant, untrained, lora = table.rows
+    assert constant[1:4] == ["56.4", "", "50.0"]
+    assert untrained[1:4] == ["43.6 ± 0.0 (2)", "", "51.0 ± 0.0 (2)"]
+    assert lora[1:4] == ["70.0 ± 0.0 (2)", "20.0 ± 0.0 (2)", "80.0 ± 0.0 (2)"]
+
+
+def test_texts_that_do_not_end_are_counted_below_the_table():
+    lengths = {"trained": {"cut": 5, "mean_tokens": 12.0}, "untrained": {"cut": 200}}
+    told = {"metric": "rouge_l", "scores": {"rouge_l": 0.3}, "untrained": {"rouge_l": 0.1}}
+    findings = [{"targets": {"sciqa": target(0, 0) | told | {"texts": lengths}}, "moved": MOVED}]
+    (table,) = shift.tables(*evaluated(findings, "method=lora", "suite=shift"))
+    assert table.notes[0].endswith("whatever they say: untrained 80 %, LoRA 2 %.")
+    assert "auc" not in " ".join(table.columns)
+
+
+MOVED = {"relative": 0.01, "inserted_l2": 1.0}
