@@ -69,7 +69,7 @@ class _Plots(click.Command):
         drawn = [one for one in registry.reports() if one.figures]
         width = max(len(one.name) for one in drawn)
         lines = [f"  {one.name.ljust(width)}   {one.question}" for one in drawn]
-        names = ", ".join(registry.suites())
+        names = ", ".join(registry.drawn_suites())
         lines += textwrap.wrap(
             f"results of suites: {names}", 78, initial_indent="  ", subsequent_indent="    "
         )

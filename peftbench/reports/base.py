@@ -209,13 +209,14 @@ class SuiteReport:
     Attributes:
         suite: class path of the suite; empty for suites without a report of their own.
         tables: of evaluations by one suite.
-        figures: of the same; an empty list where there is nothing to draw.
+        figures: of the same; an empty list where there is nothing to draw, None of a suite that
+            never has a picture.
         page_plots: figures of the HTML page, as numbers; see `plotting.page_panels`.
     """
 
     suite: str
     tables: Callable[[list[Evaluated], Trained], list[Table]]
-    figures: Callable[[list[Evaluated], Trained, Palette], list[Figure]]
+    figures: Callable[[list[Evaluated], Trained, Palette], list[Figure]] | None
     page_plots: Callable[[list[Evaluated], Trained], list[Json]]
 
 

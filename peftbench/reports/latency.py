@@ -8,7 +8,7 @@ from peftbench.reports.tables.markdown import Table
 REPORT = SuiteReport(
     suite="Latency",
     tables=lambda found, trained: tables(found, trained),
-    figures=lambda found, trained, palette: [],
+    figures=None,
     page_plots=lambda found, trained: [],
 )
 

@@ -8,6 +8,7 @@ from importlib import import_module
 
 import peftbench.reports
 from peftbench.config import catalog
+from peftbench.core.configs import class_name
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.text import did_you_mean, file_stem
@@ -41,9 +42,10 @@ def _declared() -> Iterator[Report | SuiteReport]:
             yield from (one for one in named.values() if isinstance(one, Report | SuiteReport))
 
 
-def suites() -> list[str]:
-    """Names of the packaged suites."""
-    return list(catalog.options("suite", (catalog.packaged(),)))
+def drawn_suites() -> list[str]:
+    """Names of the packaged suites whose evaluations have pictures."""
+    targets = catalog.packaged_targets("suite")
+    return [name for name, target in targets.items() if of_suite(class_name(target)).figures]
 
 
 def draw_figures(inputs: Inputs, names: Iterable[str] = ()) -> tuple[dict[str, Figure], list[str]]:
@@ -58,7 +60,12 @@ def draw_figures(inputs: Inputs, names: Iterable[str] = ()) -> tuple[dict[str, F
     """
     trained, by_suite = of_suites(inputs)
     drawn = {one.name: one for one in reports() if one.figures is not None}
-    known = list(dict.fromkeys([*drawn, *suites(), *by_suite]))
+    pictured = {
+        name: (draw, here)
+        for name, here in by_suite.items()
+        if (draw := of_suite(here[0].evaluation.kind).figures)
+    }
+    known = list(dict.fromkeys([*drawn, *drawn_suites(), *pictured]))
     wanted = list(dict.fromkeys(names))
     for name in wanted:
         if name not in known:
@@ -71,9 +78,9 @@ def draw_figures(inputs: Inputs, names: Iterable[str] = ()) -> tuple[dict[str, F
         if name in drawn:
             figures, needs = drawn[name].figures, drawn[name].needs
             found = figures(inputs) if figures else []
-        elif here := by_suite.get(name, []):
-            report = of_suite(here[0].evaluation.kind)
-            found = report.figures(here, trained, inputs.palette)
+        elif name in pictured:
+            draw, here = pictured[name]
+            found = draw(here, trained, inputs.palette)
         if not found:
             missing.append(f"{name}: not drawn; it takes {needs}")
         for picture in found:

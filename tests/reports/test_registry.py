@@ -11,6 +11,7 @@ from suite_records import found, lines, planned, trained
 
 from peftbench.config import catalog
 from peftbench.core.configs import class_name
+from peftbench.core.errors import ConfigError
 from peftbench.reports import other_suites, registry
 from peftbench.reports.plotting.palette import Palette
 from peftbench.reports.tables.markdown import Table
@@ -35,6 +36,13 @@ def test_a_packaged_suite_has_a_report_of_its_own(name):
     target = OmegaConf.load(SUITES[name])["_target_"]
     assert issubclass(get_class(target), Suite)
     assert registry.of_suite(class_name(target)).suite == class_name(target)
+
+
+def test_a_suite_without_a_picture_is_neither_offered_nor_drawn():
+    inputs = SimpleNamespace(records=[], evaluated=[])
+    assert set(SUITES) - set(registry.drawn_suites()) == {"latency"}
+    with pytest.raises(ConfigError, match="report plots latency: "):
+        registry.draw_figures(inputs, ["latency"])
 
 
 def test_a_suite_called_like_a_report_has_a_file_of_its_own():
