@@ -520,8 +520,8 @@ def tune(part: Part) -> bool:
 def commit(part: Part) -> None:
     """Commit a part, and nothing else; weights that suites asked are removed.
 
-    Those of the first seed stay where texts are generated, for a page with `--show-texts`. Where all
-    runs diverged there is nothing to commit.
+    Those of the first seed stay where texts are generated, for a page with `--show-texts`. Where
+    all runs diverged there is nothing to commit.
     """
     files = [part.folder / "choices"]
     for run in part.runs:

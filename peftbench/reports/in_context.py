@@ -55,8 +55,8 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
 _NOTE = (
     "Percent, mean ± standard deviation over seeds (number of seeds), by the number of "
     "demonstrations in front of every text at test time; the same ones for all methods of a seed. "
-    "†n: n seeds give one answer to all texts. Cut: texts of the worst case that had no room for all "
-    "of them (or for all of themselves)."
+    "†n: n seeds give one answer to all texts. Cut: texts of the worst case that had no room for "
+    "all of them (or for all of themselves)."
 )
 
 

@@ -74,7 +74,7 @@ class InContext(Suite):
         return self.examples is None and self.shown(name) == own
 
     def findings(self, record: Record, known: Arrays, found: dict[str, Arrays]) -> Json:
-        """Scores by number of demonstrations, differences from none, flips, where all is one answer."""
+        """Scores by number of demonstrations, differences from none, flips, one answer to all."""
         names = record.run.task.metrics
         sets = {name: found[name] for name in (f"shown/{count}" for count in self.counts)}
         first = sets["shown/0"]

@@ -449,7 +449,8 @@ def test_demonstrations_that_leave_one_answer_are_no_small_gain():
     one = replace(one, rates="given")
     two, four = judged(one, made, resamples, *found).cells
     assert (two.verdict, four.verdict) == ("supported", "undecided")
-    assert four.why == "undefined for 1 of 3 runs: all texts get one answer behind the demonstrations"
+    told = "undefined for 1 of 3 runs: all texts get one answer behind the demonstrations"
+    assert four.why == told
 
 
 def test_a_constant_prediction_does_not_win_by_losing_nothing():

@@ -143,10 +143,8 @@ def test_claims_with_numbers_of_their_own_are_all_checked():
     checked = {name for _, name in SENTENCES} | derived | {"steadier_than_lora"}
     plots = {  # read off plots by eye, of which the figures have no numbers
         "demonstrations_do_not_help": ["0.61", "0.48"],
-        **dict.fromkeys(
-            ("demonstrations_help_generation", "demonstrations_help_generation_behind_some"),
-            ["0.24", "0.18", "0.61", "0.48"],
-        ),
+        "demonstrations_help_generation": ["0.24", "0.18", "0.61", "0.48"],
+        "demonstrations_help_generation_behind_some": ["0.24", "0.18", "0.61", "0.48"],
         "generation_transfers_negatively": ["0.30", "0.32", "0.16", "0.19"],
         "demonstrations_gain_little": ["0.61", "0.68", "0.70", "0.68"],
     }

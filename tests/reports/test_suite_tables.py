@@ -6,10 +6,11 @@ import records
 
 from peftbench.config.sweep import plan
 from peftbench.core.evaluation import Evaluated
+from peftbench.core.run import Json
 from peftbench.reports import in_context, shift
 
 
-def evaluated(findings: list[dict[str, Any]], *words: str) -> tuple[list[Evaluated], dict[str, int]]:
+def evaluated(findings: list[Json], *words: str) -> tuple[list[Evaluated], dict[str, int]]:
     """Evaluations with these findings, one for each seed, and trained parameters."""
     asked = plan(*records.tiny(*words, f"seed=range(0,{len(findings)})")).evaluations
     found = [
@@ -31,7 +32,7 @@ def test_one_answer_behind_demonstrations_is_marked():
     assert "†n: n seeds give one answer to all texts." in table.notes[0]
 
 
-def target(score: float, before: float, **more: Any) -> dict[str, Any]:
+def target(score: float, before: float, **more: Any) -> Json:
     told = {"metric": "accuracy", "examples": 250, "trivial": 0.564, "home": 0.9, "gap": 0.2}
     scores = {"scores": {"accuracy": score, "auc": 0.8}, "untrained": {"accuracy": before}}
     return told | scores | more
