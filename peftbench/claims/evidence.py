@@ -183,7 +183,7 @@ def _not_learned(claim: Claim, sides: list[list[Record]]) -> str:
     for side in sides if claim.learned_by == "both" else sides[:1]:
         over = float(np.mean([_over_constant(record) for record in side]))
         if over < claim.learned - 1e-9:
-            points = f"{100 * over:.1f} points above the constant prediction on their own task"
+            points = f"{100 * over:.2f} points above the constant prediction on their own task"
             return (
                 f"undefined: {len(side)} runs of {side[0].run.row} are on average {points}, "
                 f"less than {100 * claim.learned:g}"

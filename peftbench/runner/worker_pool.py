@@ -1,7 +1,8 @@
 """Local worker processes under a supervisor that never loads torch.
 
 A worker that dies takes its run with it and nothing else; the reason is noted, another worker
-takes its place, unless one after the other dies before it has a run. Two supervisors on one results
+takes its place, unless one after the other dies before it has a run. What the kernel ended for want
+of memory while other runs were at work is tried once more, after the others and by itself. Two supervisors on one results
 folder share the work: a run that the other one has claimed is waited for, not done again.
 """
 
@@ -90,6 +91,8 @@ class WorkerPool:
         self.failures: list[Failure] = []
         self._selector = selectors.DefaultSelector()
         self._lost_idle = 0
+        self._alone: deque[Job] = deque()
+        self._once_more: set[str] = set()
         self._scratch = Scratch()
         self._workers: dict[int, _Worker] = {}
         self._asked_to_stop = False
@@ -148,7 +151,10 @@ class WorkerPool:
         while not self._halted():
             busy = [worker for worker in self._workers.values() if worker.jobs]
             if not pending and not held and not busy:
-                return
+                if not self._alone:
+                    return
+                self._keep_one_worker()
+                pending.append([self._alone.popleft()])
             if held and not pending and time.monotonic() - asked > 1:
                 pending.extend(held)
                 held.clear()
@@ -307,14 +313,29 @@ class WorkerPool:
         _close_pipes(worker)
         kind, reason = explain_exit(code, oom_kills() - worker.kills)
         begun = worker.begun or set(worker.jobs)
+        beside = any(other.jobs for other in self._workers.values() if other is not worker)
         for job in worker.jobs.values():
-            if job.key in begun:
+            if job.key in begun and kind == "memory" and beside and job.key not in self._once_more:
+                self._once_more.add(job.key)
+                self._alone.append(job)
+                say(f"{job.title}: {reason}; it is tried again by itself, after the others")
+            elif job.key in begun:
                 self._fail(worker, job, kind, reason)
         if not worker.jobs:
             self._lost_without_job(worker, code, reason)
         if waiting := [job for job in worker.jobs.values() if job.key not in begun]:
             held.append(waiting)
         self._start(worker.number)
+
+    def _keep_one_worker(self) -> None:
+        """End all workers but one: idle ones hold a model, and what is next needs the memory."""
+        for number in sorted(self._workers)[1:]:
+            worker = self._workers.pop(number)
+            worker.process.kill()
+            worker.process.wait()
+            with suppress(KeyError):  # it had ended, and was heard of
+                self._selector.unregister(worker.process.stdout)
+            _close_pipes(worker)
 
     def _lost_without_job(self, worker: _Worker, code: int, reason: str) -> None:
         """Say that a worker ended before it had a run; give up where that is no accident.

@@ -64,14 +64,14 @@ def scripted(tmp_path, monkeypatch):
     (tmp_path / "tmp").mkdir()
     pools = []
 
-    def make(*parts, results=tmp_path / "runs", setting=SETTING, gpus=()):
+    def make(*parts, results=tmp_path / "runs", setting=SETTING, gpus=(), workers=1):
         keys = f"KEYS = {[run.key for run in RUNS]!r}\n"
         script = tmp_path / "worker"
         lines = [f"#!{sys.executable}\n", START, keys, *map(textwrap.dedent, parts)]
         script.write_text("".join(lines))
         script.chmod(0o755)
         monkeypatch.setattr(worker_pool.sys, "executable", str(script))
-        pools.append(WorkerPool(ResultsFolder(results), setting, 1, list(gpus)))
+        pools.append(WorkerPool(ResultsFolder(results), setting, workers, list(gpus)))
         return pools[-1]
 
     yield make
@@ -112,6 +112,48 @@ def test_a_worker_that_is_killed_by_its_check_is_replaced_so_often_and_no_more(
     assert str(refused.value).endswith("it printed:\nreading the data")
     assert len(started(tmp_path)) == MOST_LOST
     assert capsys.readouterr().err.count("another one takes its place") == MOST_LOST - 1
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_what_ran_out_of_memory_beside_others_is_tried_once_more_by_itself(
+    again, scripted, tmp_path, monkeypatch, capsys
+):
+    """The first run is large; the second waits until the first is gone."""
+    large = """
+    tell("ready")
+    for line in sys.stdin:
+        (job,) = json.loads(line)["jobs"]
+        seed = job["run"]["seed"]
+        if seed == 0:
+            tell("begun", key=KEYS[0])
+            if AGAIN or not (here / "oom").exists():
+                while not (here / "beside").exists() and not (here / "oom").exists():
+                    time.sleep(0.01)
+                with open(here / "oom", "a") as kills:
+                    kills.write("1")
+                os.kill(os.getpid(), signal.SIGKILL)
+        else:
+            tell("begun", key=KEYS[1])
+            (here / "beside").touch()
+            while not (here / "oom").exists():
+                time.sleep(0.01)
+            time.sleep(0.3)
+        tell("done", key=KEYS[seed], elsewhere=False)
+        tell("ready")
+    """
+    kills = tmp_path / "oom"
+    monkeypatch.setattr(
+        worker_pool, "oom_kills", lambda: len(kills.read_text()) if kills.exists() else 0
+    )
+    pool = scripted(f"AGAIN = {again}\n", large, workers=2)
+    done = []
+    pool.listen = lambda event: done.append((event.job.seed, event.kind))
+    pool.work([[run] for run in RUNS])
+    told = "which ran out of memory; try fewer --workers; it is tried again by itself, after the"
+    assert capsys.readouterr().err.count(told) == 1
+    assert done == [(1, "done"), (0, "failed" if again else "done")]
+    assert [(one.job.seed, one.kind) for one in pool.failures] == [(0, "memory")] * again
+    assert len(pool._workers) == 1
 
 
 def test_a_worker_that_fails_by_itself_is_not_tried_again(scripted, tmp_path):
