@@ -14,7 +14,6 @@ import argparse
 import itertools
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from benchmark import DATA, PEER, Json, last_json, model_folder, write
+from benchmark import DATA, PEER, Json, last_json, model_folder, run_command, write
 
 if TYPE_CHECKING:
     import torch
@@ -254,9 +253,7 @@ def sweep(bench: Bench) -> Iterator[Json]:
             command += [f"seed=range(0,{bench.seeds})", "--results", folder, "--quiet"]
             command += ["--pack", "auto" if gpu else "4"]
             start = time.perf_counter()
-            done = subprocess.run(command, capture_output=True, text=True, timeout=bench.left)
-            if done.returncode:
-                raise RuntimeError(done.stderr[-3000:])
+            run_command(command, bench.left)
             made = len(list(Path(folder, "records").glob("*.json")))
             yield {
                 "run": f"sweep of {made} runs, {state}",
@@ -334,7 +331,8 @@ def _rows(bench: Bench, part: str) -> Iterator[Json]:
         if bench.left <= 0:  # also what was ended then
             raise NoTimeLeft from error
         traceback.print_exc()
-        yield {"run": f"{part} stopped", "refuses": f"{type(error).__name__}: {error}"[:200]}
+        reason = str(error).partition("\n")[0]
+        yield {"run": f"{part} stopped", "refuses": f"{type(error).__name__}: {reason}"[:200]}
 
 
 def _setting(bench: Bench, deterministic: bool = False) -> "RuntimeConfig":

@@ -14,7 +14,6 @@ usage: uv run python scripts/bench_pack.py speed [--seeds 8] [--pack 8] [--round
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,7 +21,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmark import DATA, PEER, TUNED, Json, last_json, median, model_folder, write
+from benchmark import DATA, PEER, TUNED, Json, last_json, median, model_folder, run_command, write
 
 METHODS = ("bitfit", "adapter", "lora")
 
@@ -35,15 +34,8 @@ def ours(words: Iterable[str], pack: str, *more: str) -> tuple[float, list[Json]
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "peftbench", "run", *words, "--results", folder]
         start = time.perf_counter()
-        done = subprocess.run(
-            [*command, "--quiet", "--pack", pack, *more],
-            capture_output=True,
-            text=True,
-            env=os.environ | {"HF_HUB_OFFLINE": "1"},
-        )
+        run_command([*command, "--quiet", "--pack", pack, *more])
         took = time.perf_counter() - start
-        if done.returncode:
-            raise SystemExit(done.stderr[-3000:])
         paths = sorted(Path(folder, "records").glob("*.json"))
         return took, [json.loads(path.read_text()) for path in paths]
 

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -34,6 +35,19 @@ def model_folder() -> Path:
     return Path(spec.origin).parent / "model"
 
 
+def copy_task(task: str, folder: Path) -> None:
+    """Copy one task of GLUE, as a folder of data that `datasets` loads.
+
+    A README that names other tasks too would not do: `datasets` looks for the files of the first
+    one, whichever is asked for.
+    """
+    shutil.copytree(DATA / task, folder / task)
+    splits = sorted({path.name.partition("-")[0] for path in (DATA / task).glob("*.parquet")})
+    files = "".join(f"  - split: {split}\n    path: {task}/{split}-*\n" for split in splits)
+    readme = f"---\nconfigs:\n- config_name: {task}\n  data_files:\n{files}---\n"
+    (folder / "README.md").write_text(readme)
+
+
 def peer(*words: str, threads: int = 2) -> Json:
     """Run the peer in a process of its own; its JSON line.
 
@@ -54,21 +68,36 @@ def peer(*words: str, threads: int = 2) -> Json:
     return last_json(command, threads)
 
 
-def last_json(command: Sequence[str], threads: int, timeout: float | None = None) -> Json:
-    """The JSON in the last line that a command prints.
+def run_command(command: Sequence[str], timeout: float | None = None, **environment: str) -> str:
+    """What a command prints, without network.
 
     Args:
+        command: its words.
         timeout: seconds until it is ended.
+        **environment: variables beside those of this process.
 
     Raises:
         subprocess.TimeoutExpired: if it was ended.
-        SystemExit: if it failed.
+        SystemExit: if it failed; with the last line of its errors, the reason, once all are shown.
     """
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout)
+    done = subprocess.run(
+        command,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
     if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-    found: Json = json.loads(done.stdout.strip().splitlines()[-1])
+        told = done.stderr.strip()[-3000:] or f"exit code {done.returncode}"
+        print(f"{' '.join(command)} failed:\n{told}", file=sys.stderr)
+        raise SystemExit(told.splitlines()[-1])
+    return done.stdout
+
+
+def last_json(command: Sequence[str], threads: int, timeout: float | None = None) -> Json:
+    """The JSON in the last line that a command prints; arguments and errors as of `run_command`."""
+    told = run_command(command, timeout, OMP_NUM_THREADS=str(threads))
+    found: Json = json.loads(told.strip().splitlines()[-1])
     return found
 
 

@@ -1,5 +1,6 @@
 """What the scripts of benchmarks write, what they do without time, and what travels to a GPU."""
 
+import ast
 import importlib
 import importlib.metadata
 import json
@@ -11,6 +12,7 @@ import time
 from functools import cache
 from pathlib import Path
 
+import datasets
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -61,6 +63,21 @@ def test_the_bundle_brings_every_package_that_a_bare_pytorch_machine_does_not_ha
     assert {"rouge-score", "nltk", "hydra-core"} <= set(brought) <= needed
 
 
+def test_the_peer_can_load_the_one_task_of_the_bundle(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "DATA", tmp_path / "glue")
+    for task in ("cola", "mrpc"):
+        (tmp_path / "glue" / task).mkdir(parents=True)
+        for split, count in (("train", 3), ("validation", 2)):
+            rows = datasets.Dataset.from_dict({"sentence1": ["a"] * count})
+            rows.to_parquet(tmp_path / "glue" / task / f"{split}-00000-of-00001.parquet")
+    benchmark.copy_task("mrpc", tmp_path / "bundle")
+    made = datasets.load_dataset(
+        str(tmp_path / "bundle"), "mrpc", cache_dir=str(tmp_path / "cache")
+    )
+    assert {name: len(split) for name, split in made.items()} == {"train": 3, "validation": 2}
+    assert not (tmp_path / "bundle" / "cola").exists()
+
+
 @pytest.mark.parametrize("native", [True, False], ids=["native", "not"])
 def test_a_cpu_is_written_with_its_number_and_whether_it_has_bf16(native, monkeypatch):
     text = (
@@ -72,6 +89,21 @@ def test_a_cpu_is_written_with_its_number_and_whether_it_has_bf16(native, monkey
     monkeypatch.setattr(benchmark.hardware, "bf16_on_cpu", lambda: native)
     told = "bf16 instructions" if native else "no bf16 instructions"
     assert benchmark.processor() == f"a CPU: v2 (cpu family 6, model 143, stepping 8, {told})"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "scripts").glob("*.py")), ids=lambda p: p.name)
+def test_programs_that_are_strings_import_what_is_there(path):
+    """A type checker does not look into strings."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        text = node.value if isinstance(node, ast.Constant) else None
+        if not isinstance(text, str) or "peftbench" not in text:
+            continue
+        try:
+            program = ast.parse(text).body
+        except SyntaxError:
+            continue  # prose
+        lines = [one for one in program if isinstance(one, ast.Import | ast.ImportFrom)]
+        exec(compile(ast.Module(lines, []), path.name, "exec"), {})
 
 
 def test_figures_are_written_with_the_machine(tmp_path, monkeypatch):
@@ -107,6 +139,12 @@ def fails(bench):
     raise SystemExit("the peer is not here")
 
 
+def fails_elsewhere(bench):
+    code = "import sys; sys.exit('Traceback\\n  ' + 'a' * 300 + '\\nValueError: no data files')"
+    benchmark.last_json([sys.executable, "-c", code], threads=1)
+    yield {}
+
+
 def slow(bench):
     for number in bench.in_time((1, 2, 3)):
         if number == 2:
@@ -122,6 +160,7 @@ def ended(bench):
 @pytest.fixture
 def parts(monkeypatch):
     made = {"fails": fails, "slow": slow, "ended": ended, "later": fails}
+    made["fails_elsewhere"] = fails_elsewhere
     monkeypatch.setattr(bench_gpu, "PARTS", {name: (part, name) for name, part in made.items()})
 
 
@@ -131,6 +170,13 @@ def test_a_part_that_fails_says_why_and_the_next_one_follows(parts):
     for part in ("fails", "later"):
         said = {"run": f"{part} stopped", "refuses": "SystemExit: the peer is not here"}
         assert made.rows[part] == [{"run": "1"}, said]
+
+
+def test_a_part_whose_command_fails_says_the_last_line_of_what_that_printed(parts):
+    made = bench()
+    bench_gpu.measure(made, ["fails_elsewhere"], "here")
+    (row,) = made.rows["fails_elsewhere"]
+    assert row["refuses"] == "SystemExit: ValueError: no data files"
 
 
 def test_a_part_that_was_cut_is_named_among_what_was_left_out(parts):
