@@ -325,12 +325,11 @@ def main() -> None:
     if asked.methods:
         print(head + "\n".join(lines))
         return
-    if asked.model == "minilm":
-        STEP_COSTS.write_text(json.dumps(step_costs(rows), indent=1) + "\n")
-        name = "step"
-    else:
-        name = f"step_{asked.model}"
+    minilm = asked.model == "minilm"
+    name = "step" if minilm else f"step_{asked.model}"
     write(name, {"rows": rows, "compiling": compiling}, head + "\n".join(lines))
+    if minilm:
+        STEP_COSTS.write_text(json.dumps(step_costs(rows), indent=1) + "\n")
 
 
 def held(rows: list[Json], model: str, other: str) -> list[str]:

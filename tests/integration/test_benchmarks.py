@@ -110,12 +110,50 @@ def test_figures_are_written_with_the_machine(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark, "OUT", tmp_path / "out")
     benchmark.write("some", {"rows": [1]}, "### A table", show=False)
     figures = json.loads((tmp_path / "out" / "some.json").read_text())
+    assert figures["machine"]["commit"] == benchmark.BEGAN.commit
+    assert len(figures["machine"]["load"]) == 2
     assert figures["machine"]["cpu"] == benchmark.processor()
     assert figures["rows"] == [1]
     assert (
         f"\n\n{benchmark.processor()}, {os.cpu_count()} cores; Python"
         in (tmp_path / "out" / "some.md").read_text()
     )
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A repository with the code of one commit."""
+    monkeypatch.setattr(benchmark, "ROOT", tmp_path)
+    for folder in benchmark.CODE:
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "benchmark.py").write_text("1")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "one"]):
+        subprocess.run([*git, *words], check=True)
+    return git
+
+
+def test_a_benchmark_is_of_the_commit_that_it_began_with(checkout):
+    began = benchmark.State.now()
+    assert (len(began.commit), began.changed) == (40, False)
+    (benchmark.ROOT / "README.md").write_text("no code")
+    subprocess.run([*checkout, "add", "-A"], check=True)
+    subprocess.run([*checkout, "commit", "-qm", "two"], check=True)
+    assert began.code() == f"commit {began.commit[:12]}"
+    (benchmark.ROOT / "configs" / "benchmark.py").write_text("2")
+    subprocess.run([*checkout, "commit", "-qam", "three"], check=True)
+    assert began.code() == f"commit {began.commit[:12]} with changes meanwhile"
+    (benchmark.ROOT / "scripts" / "more.py").write_text("untracked")
+    later = benchmark.State.now()
+    assert later.commit != began.commit
+    assert later.code() == f"commit {later.commit[:12]} with uncommitted changes"
+
+
+def test_a_copied_tree_and_a_machine_without_git_have_no_commit(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "ROOT", tmp_path)
+    assert benchmark.State.now().code() == "commit unknown"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert benchmark.State.now().commit is None
 
 
 def test_seconds_of_the_readme_are_measured_ones():
