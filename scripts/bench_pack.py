@@ -6,7 +6,7 @@ speed   24 runs (BitFit, adapter, LoRA × 8 seeds, 500 MRPC examples, 1 epoch) i
 memory  peak of a process that trains 1, 2, 4, 8 runs at a time, against what it may be.
 seeds   the same 20 seeds alone and in packs, dropout on: do the scores differ?
 
-usage: uv run python scripts/bench_pack.py speed [--seeds 8] [--pack 8] [--rounds 1]
+usage: uv run python scripts/bench_pack.py speed [--seeds 8] [--pack 8] [--rounds 3]
        uv run python scripts/bench_pack.py memory
        uv run python scripts/bench_pack.py seeds
 """
@@ -17,11 +17,22 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmark import DATA, PEER, TUNED, Json, last_json, median, model_folder, run_command, write
+from benchmark import (
+    DATA,
+    PEER,
+    TUNED,
+    Json,
+    in_turns,
+    last_json,
+    median,
+    model_folder,
+    run_command,
+    write,
+)
 
 METHODS = ("bitfit", "adapter", "lora")
 
@@ -60,19 +71,21 @@ def speed(asked: argparse.Namespace) -> None:
     """Four ways in turn."""
     grid = [f"method={','.join(METHODS)}", f"seed=range(0,{asked.seeds})", "task=mrpc", "size=500"]
     grid += ["budget.epochs=1", "train.num_evals=1", f"data.root={DATA}"]
+    grid += ["train.precision=bf16"]  # as the peer, whatever this CPU is better at
     ours(["task=mrpc", "size=16", "budget.epochs=1", f"data.root={DATA}"], "off")  # tokenise once
+    ways: dict[str, Callable[[], float]] = {
+        "packed": lambda: ours(grid, str(asked.pack))[0],
+        "peer": lambda: theirs(asked.seeds, 1, model_folder(), DATA),
+        "alone": lambda: ours(grid, "off")[0],
+        "peers": lambda: theirs(asked.seeds, 2, model_folder(), DATA),
+    }
     rounds = []
     for turn in range(asked.rounds):
-        sides = {
-            "packed": ours(grid, str(asked.pack))[0],
-            "peer": theirs(asked.seeds, 1, model_folder(), DATA),
-            "alone": ours(grid, "off")[0],
-            "peers": theirs(asked.seeds, 2, model_folder(), DATA),
-        }
+        sides = {side: ways[side]() for side in in_turns(list(ways), turn)}
         rounds.append(sides)
         print(turn, sides, flush=True)
     names = {
-        "peer": "(a) the tuned peer, one process a run",
+        "peer": "(a) the tuned peer, one process a run, LoRA in place of the adapter",
         "peers": "(b) the same, two at a time",
         "alone": "(c) `peftbench run --pack off`",
         "packed": f"(d) `peftbench run --pack {asked.pack}`",
@@ -204,7 +217,7 @@ def main() -> None:
     parser.add_argument("what", choices=whats)
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--pack", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--method", default="lora")
     asked = parser.parse_args()
     whats[asked.what](asked)

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from peftbench.system import hardware
 
@@ -30,6 +30,8 @@ TUNED = ("--bf16", "--pad", "dynamic", "--group", "--batch", "16")
 DEFAULTS = ("--pad", "max", "--batch", "32")
 
 Json = dict[str, Any]
+
+Item = TypeVar("Item")
 
 
 #: Folders whose files decide what a benchmark measures.
@@ -153,6 +155,12 @@ def last_json(command: Sequence[str], threads: int, timeout: float | None = None
     told = run_command(command, timeout, OMP_NUM_THREADS=str(threads))
     found: Json = json.loads(told.strip().splitlines()[-1])
     return found
+
+
+def in_turns(sides: Sequence[Item], turn: int) -> list[Item]:
+    """The sides of a comparison, another one first in each turn."""
+    first = turn % len(sides)
+    return [*sides[first:], *sides[:first]]
 
 
 def median(values: Sequence[float]) -> float:

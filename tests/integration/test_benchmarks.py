@@ -18,9 +18,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from paths import ROOT
 
+import peftbench
+
 sys.path.append(str(ROOT / "scripts"))
 benchmark = importlib.import_module("benchmark")
 bench_gpu = importlib.import_module("bench_gpu")
+bench_step = importlib.import_module("bench_step")
 
 FIGURES = ROOT / "results" / "benchmarks"
 
@@ -118,6 +121,20 @@ def test_figures_are_written_with_the_machine(tmp_path, monkeypatch):
         f"\n\n{benchmark.processor()}, {os.cpu_count()} cores; Python"
         in (tmp_path / "out" / "some.md").read_text()
     )
+
+
+def test_no_side_of_a_comparison_is_first_in_every_round():
+    orders = ["".join(benchmark.in_turns("abc", turn)) for turn in range(4)]
+    assert orders == ["abc", "bca", "cab", "abc"]
+
+
+def test_a_peer_of_a_step_has_the_sizes_of_ours():
+    (run,) = peftbench.plan("method=prefix", "model=minilm").runs
+    made = bench_step.peer_configs(run.model)
+    prefix, lora = made["prefix"], made["lora"]
+    assert (prefix.num_virtual_tokens, prefix.encoder_hidden_size) == (16, 512)
+    assert (lora.r, lora.lora_alpha, lora.lora_dropout) == (8, 16, 0.1)
+    assert lora.target_modules == {"query", "value"}
 
 
 @pytest.fixture
