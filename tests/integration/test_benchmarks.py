@@ -66,6 +66,64 @@ def test_the_bundle_brings_every_package_that_a_bare_pytorch_machine_does_not_ha
     assert {"rouge-score", "nltk", "hydra-core"} <= set(brought) <= needed
 
 
+@pytest.fixture
+def bundle(tmp_path):
+    """A bundle without wheels, and its `run` in a checkout: the exit code, output and errors."""
+    script = (ROOT / "scripts" / "gpu_bundle.sh").read_text()
+    made = tmp_path / "build" / "gpu"
+    (made / "wheels").mkdir(parents=True)
+    (made / "wheels" / "pytest-0-py3-none-any.whl").touch()  # what is there already stays
+    (made / "run").write_text(re.search(r"<<'EOF'\n(#!.*?)^EOF$", script, re.DOTALL | re.M)[1])
+    (made / "bare").write_text("pytest\n")
+    (tmp_path / "pyproject.toml").write_text('version = "1.2"\n')
+    (tmp_path / "tmp").mkdir()
+
+    def run(*words):
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        return subprocess.run(
+            ["bash", made / "run", *words],
+            cwd=tmp_path,
+            env=os.environ | {"PATH": path, "TMPDIR": str(tmp_path / "tmp")},
+            capture_output=True,
+            text=True,
+        )
+
+    return run
+
+
+def test_a_machine_without_what_the_bundle_leaves_out_is_told_so_at_once(bundle, tmp_path):
+    assert bundle("echo", "made").stdout == "made\n"
+    (tmp_path / "build" / "gpu" / "bare").write_text("pytest\nno-such-package\n")
+    done = bundle("echo", "made")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "this machine has no no-such-package" in done.stderr
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["whole", "of another bundle"])
+def test_weights_in_three_calls_are_put_together_or_what_is_missing_is_named(
+    broken, bundle, tmp_path
+):
+    build = tmp_path / "build"
+    (tmp_path / "weights").write_text("the weights")
+    subprocess.run(["tar", "-cf", "whole", "weights"], cwd=tmp_path, check=True)
+    subprocess.run(["split", "-n", "3", "whole", "part."], cwd=tmp_path, check=True)
+    told = "sha256sum < whole > build/gpu/weights.sha256"
+    subprocess.run(["bash", "-c", told], cwd=tmp_path, check=True)
+    for number, name in enumerate("abc", 1):
+        part = build / f"gpu_weights_{number}" / "part"
+        part.parent.mkdir()
+        (tmp_path / f"part.a{name}").rename(part)
+        if broken and number == 2:
+            part.write_bytes(part.read_bytes() + b"more")
+        done = bundle("true")
+        part.unlink()  # as it is in the next call
+        here = " ".join(f"part.{n}" for n in range(1, number + 1))
+        assert (f"there is only {here}:" in done.stderr) is (number < 3)
+    unpacked = tmp_path / "tmp" / "peftbench-site" / "weights"
+    assert (done.returncode, unpacked.exists()) == ((1, False) if broken else (0, True))
+    assert ("carry all three again" in done.stderr) is broken
+
+
 def test_the_peer_can_load_the_one_task_of_the_bundle(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark, "DATA", tmp_path / "glue")
     for task in ("cola", "mrpc"):
@@ -247,6 +305,28 @@ def test_a_command_is_ended_when_the_minutes_are_over(parts):
     made, start = bench(0.5), time.monotonic()
     assert bench_gpu.measure(made, ["ended", "later"], "here") == ["ended (the rest)", "later"]
     assert time.monotonic() - start < 10
+
+
+def test_some_parts_do_not_overwrite_the_table_of_all(parts, tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "OUT", tmp_path)
+    made = bench()
+    made.device = "cuda"  # no part here looks at it
+    bench_gpu.measure(made, ["fails", "later"], "here")
+    bench_gpu.measure(made, list(bench_gpu.PARTS), "here")
+    assert sorted(path.name for path in tmp_path.glob("*.md")) == ["gpu.md", "gpu_fails_later.md"]
+
+
+def test_the_peer_is_compared_at_its_pace_and_with_all_that_comes_before(monkeypatch):
+    found = {"examples_per_s": 8.0, "second_half_s": 2.0, "wall_s": 30.0}
+    monkeypatch.setattr(bench_gpu, "last_json", lambda *words: found)
+    made = bench()
+    made.rows["alone"] = [
+        {"run": "1, bitfit", "examples_per_second": 1.0, "with_warmup": 1.0},
+        {"run": "2, lora", "examples_per_second": 64.0, "with_warmup": 4.0},
+    ]
+    row, _ = bench_gpu.peer(made, "lora")
+    assert row["examples_per_second"] == 16 * 2 / 2.0
+    assert (row["ours_to_it"], row["ours_to_it_with_warmup"]) == (4.0, 0.5)
 
 
 def test_a_part_without_a_row_is_left_out_whole(parts):
