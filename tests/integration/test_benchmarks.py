@@ -24,6 +24,7 @@ sys.path.append(str(ROOT / "scripts"))
 benchmark = importlib.import_module("benchmark")
 bench_gpu = importlib.import_module("bench_gpu")
 bench_step = importlib.import_module("bench_step")
+simulation = importlib.import_module("simulation")
 
 FIGURES = ROOT / "results" / "benchmarks"
 
@@ -242,6 +243,34 @@ def test_seconds_of_the_readme_are_measured_ones():
         assert f"{seconds} s" in said
         assert said in readme
     assert "AMD EPYC, 2 cores" in pack
+
+
+# simulate_*.py
+
+
+@pytest.mark.parametrize("name", ["paired", "advice"])
+def test_committed_tables_of_simulations_are_what_their_figures_give(name):
+    script = importlib.import_module(f"simulate_{name}")
+    folder = ROOT / "results" / "simulations"
+    figures = json.loads((folder / f"{name}.json").read_text())
+    assert (folder / f"{name}.md").read_text() == script.markdown(figures)
+
+
+def test_simulated_columns_name_their_code_and_are_replaced_only_by_name(
+    tmp_path, monkeypatch, capsys
+):
+    def simulate(*words):
+        monkeypatch.setattr(sys, "argv", ["simulate", "--output", str(tmp_path), *words])
+        simulation.write("some", "about", 5, lambda repeats: {"repeats": repeats}, json.dumps)
+        return json.loads((tmp_path / "some.json").read_text())
+
+    assert simulate()["after"] == {"repeats": 5, "code": benchmark.BEGAN.code()}
+    assert simulate("--repeats", "6")["after"]["repeats"] == 6, "the same code"
+    with pytest.raises(SystemExit):
+        simulate("--code", "another")
+    assert "replace them with --label after" in capsys.readouterr().err
+    assert simulate("--code", "another", "--label", "new")["new"]["code"] == "another"
+    assert simulate("--code", "another", "--label", "after")["after"]["code"] == "another"
 
 
 # bench_gpu.py
