@@ -79,7 +79,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 site=${TMPDIR:-/tmp}/peftbench-site
 mkdir -p "$site"
-python - $(cat "$here/bare") <<'PY'
+PYTHONPATH=$site${PYTHONPATH:+:$PYTHONPATH} python - $(cat "$here/bare") <<'PY'
 import importlib.metadata
 import sys
 

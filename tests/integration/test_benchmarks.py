@@ -24,7 +24,6 @@ sys.path.append(str(ROOT / "scripts"))
 benchmark = importlib.import_module("benchmark")
 bench_gpu = importlib.import_module("bench_gpu")
 bench_pack = importlib.import_module("bench_pack")
-bench_step = importlib.import_module("bench_step")
 simulation = importlib.import_module("simulation")
 
 FIGURES = ROOT / "results" / "benchmarks"
@@ -200,6 +199,7 @@ def test_seeds_alone_and_packed_are_compared_seed_by_seed():
 
 
 def test_a_peer_of_a_step_has_the_sizes_of_ours():
+    bench_step = importlib.import_module("bench_step")  # imports torch and peft
     (run,) = peftbench.plan("method=prefix", "model=minilm").runs
     made = bench_step.peer_configs(run.model)
     prefix, lora = made["prefix"], made["lora"]
