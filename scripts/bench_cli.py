@@ -4,11 +4,10 @@ usage: uv run python scripts/bench_cli.py [--rounds 7]
 """
 
 import argparse
-import subprocess
 import sys
 import time
 
-from benchmark import median, write
+from benchmark import median, run_command, write
 
 COMMANDS = {"peftbench --help": ["--help"], "peftbench list": ["list"]}
 
@@ -16,7 +15,7 @@ COMMANDS = {"peftbench --help": ["--help"], "peftbench list": ["list"]}
 def seconds(words: list[str]) -> float:
     """Wall clock of one command."""
     start = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "peftbench", *words], check=True, capture_output=True)
+    run_command([sys.executable, "-m", "peftbench", *words])
     return time.perf_counter() - start
 
 

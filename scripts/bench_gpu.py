@@ -1,12 +1,13 @@
 """What one GPU does: runs alone, the peer, packs, a sweep, equal results, kernels of attention.
 
 BERT-base's shape with random weights, MRPC, batch 16, bf16. Rows come in the order of their
-importance and are written as they are found, to results/benchmarks/gpu.{md,json}; what there is no
-time for is named. In a call without network everything is brought along by `gpu_bundle.sh`. A part
-that fails leaves a row that says why, and the next one follows; nothing starts after the minutes
-are over, and what runs then is ended.
+importance and are written as they are found, to results/benchmarks/gpu.{md,json}, with --only to
+gpu_PARTS.{md,json}; what there is no time for is named. In a call without network what is not there
+is brought along by `gpu_bundle.sh`. A part that fails leaves a row that says why, and the next one
+follows; nothing starts when the minutes since the start of this script are over, and what runs then
+is ended.
 
-usage: uv run python scripts/bench_gpu.py [--minutes 5] [--only alone,packed]
+usage: uv run python scripts/bench_gpu.py [--minutes 5] [--only equal,large,peer_full,kernels]
        uv run python scripts/bench_gpu.py --smoke    # the same on a CPU, tiny, nothing is written
 """
 
@@ -14,7 +15,6 @@ import argparse
 import itertools
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from benchmark import DATA, PEER, Json, last_json, model_folder, write
+from benchmark import DATA, PEER, Json, last_json, model_folder, run_command, write
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from peftbench.training.trainer import TrainingOutput
     from peftbench.training.warm_cache import WarmCache
 
+STARTED = time.monotonic()
+
 Item = TypeVar("Item")
 
 METHODS = ("lora", "bitfit", "adapter", "full")
@@ -45,6 +47,32 @@ STEPS = 115
 
 #: Without dropout a run in a pack is the run alone.
 STILL = "model.shape={hidden_dropout_prob:0.0,attention_probs_dropout_prob:0.0}"
+
+
+#: Runs the peer without cuDNN's attention. Its JSON also gets the seconds of the second half of its
+#: steps: those of all contain what the first ones take longer.
+PEER_CODE = """
+import contextlib, io, json, runpy, sys, time
+import torch, transformers
+torch.backends.cuda.enable_cudnn_sdp(False)
+sys.argv = sys.argv[1:]
+times = []
+class Clock(transformers.TrainerCallback):
+    def on_step_end(self, args, state, control, **more):
+        if state.global_step in (state.max_steps // 2, state.max_steps):
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            times.append(time.perf_counter())
+train = transformers.Trainer.train
+def timed(trainer):
+    trainer.add_callback(Clock())
+    return train(trainer)
+transformers.Trainer.train = timed
+with contextlib.redirect_stdout(io.StringIO()) as told:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+found = json.loads(told.getvalue().strip().splitlines()[-1])
+print(json.dumps(found | {"second_half_s": times[1] - times[0]}))
+"""
 
 
 class NoTimeLeft(Exception):
@@ -116,7 +144,11 @@ class Bench:
 
 
 def alone(bench: Bench) -> Iterator[Json]:
-    """A run after the other in one process; the first method comes again at the end."""
+    """A run after the other in one process; the first method comes again at the end.
+
+    Energy is left out: NVML's counter moves ten times a second, too seldom for runs of half a
+    second.
+    """
     from peftbench.training.trainer import execute
     from peftbench.training.warm_cache import WarmCache
 
@@ -128,14 +160,14 @@ def alone(bench: Bench) -> Iterator[Json]:
         record = execute(run, _setting(bench), warm=warm, stop=lambda: bench.left <= 0).record
         took = time.perf_counter() - start
         speed = record.speed["examples_per_second"] or 0.0
-        joules = record.energy_joules  # None on a CPU, and on a GPU that others use
+        busy = record.seconds["warmup"] + record.seconds["train"]
         yield {
             "run": f"{number}, {method}",
             "examples_per_second": speed,
+            "with_warmup": record.work["examples"] / busy,
             "to_its_first": speed / first[method] if method in first else None,
             "ms_a_step": 1000 * record.seconds["train"] / bench.steps,
             "share_of_peak": _share(bench, record.flops, record.work, record.seconds["train"]),
-            "joules_a_step": None if joules is None else joules / bench.steps,
             "warmup_seconds": record.seconds["warmup"],
             "wall_seconds": took,
         }
@@ -143,27 +175,26 @@ def alone(bench: Bench) -> Iterator[Json]:
 
 
 def peer(bench: Bench, method: str) -> Iterator[Json]:
-    """The tuned peer, at its best: without cuDNN's attention, with both kinds of padding."""
-    quiet = (
-        "import runpy, sys, torch; torch.backends.cuda.enable_cudnn_sdp(False); "
-        f"peer = {str(PEER)!r}; sys.argv = [peer, *sys.argv[1:]]; "
-        "runpy.run_path(peer, run_name='__main__')"
-    )
-    ours = [
-        row["examples_per_second"]
-        for row in bench.rows.get("alone", [])
-        if row["run"].endswith(f", {method}")
-    ]
+    """The tuned peer, at its best: without cuDNN's attention, with both kinds of padding.
+
+    Its pace is that of the second half of its steps, as ours is behind our warm-up; then both again
+    with all that comes before. Ours is the method's first run in its process.
+    """
+    ours = [row for row in bench.rows.get("alone", []) if row["run"].endswith(f", {method}")]
     for pad in bench.in_time(("dynamic", "max")):
-        command = [sys.executable, "-c", quiet, "--model", str(bench.model), "--data", str(DATA)]
-        command += ["--bf16", "--pad", pad, "--batch", "16", "--method", method]
-        command += ["--group"] * (pad == "dynamic") + ["--task", "mrpc", "--epochs", "1"]
-        command += ["--train-size", str(16 * bench.steps)]
+        command = [sys.executable, "-c", PEER_CODE, str(PEER), "--model", str(bench.model)]
+        command += ["--data", str(DATA), "--task", "mrpc", "--method", method, "--bf16"]
+        command += ["--pad", pad] + ["--group"] * (pad == "dynamic") + ["--batch", "16"]
+        command += ["--epochs", "1", "--train-size", str(16 * bench.steps)]
         found = last_json(command, os.cpu_count() or 1, bench.left)
+        pace = 16 * (bench.steps - bench.steps // 2) / found["second_half_s"]
+        whole = found["examples_per_s"]
         yield {
             "run": f"peer, {method}, pad {pad}",
-            "examples_per_second": found["examples_per_s"],
-            "ours_to_it": ours[0] / found["examples_per_s"] if ours else None,
+            "examples_per_second": pace,
+            "with_warmup": whole,
+            "ours_to_it": ours[0]["examples_per_second"] / pace if ours else None,
+            "ours_to_it_with_warmup": ours[0]["with_warmup"] / whole if ours else None,
             "wall_seconds": found["wall_s"],
         }
 
@@ -176,14 +207,18 @@ def packed(bench: Bench, large: bool = False) -> Iterator[Json]:
     device, warm = _device(bench), WarmCache()
     sizes = [(method, bench.large if large else bench.pack) for method in METHODS[:3]]
     for method, size in bench.in_time([*sizes, *([("full", bench.full)] * large)]):
-        times: list[float] = []  # when all are set up, half-way, at the end
-        taken, whole = itertools.count(1), size * bench.steps
+        times: list[float] = []  # when all are set up and have passed once, half-way, at the end
+        half = bench.steps // 2
+        first = 1 if device.type == "cpu" else 2  # a GPU's memory is tried with a step of the first
+        taken, marks = itertools.count(1), (first, size * half, size * bench.steps)
 
         def stop(
-            times: list[float] = times, taken: "itertools.count[int]" = taken, whole: int = whole
+            times: list[float] = times,
+            taken: "itertools.count[int]" = taken,
+            marks: tuple[int, ...] = marks,
         ) -> bool:
             """Called after each step of a member; asks all to stop when the time is over."""
-            if next(taken) in (1, whole // 2, whole):
+            if next(taken) in marks:
                 times.append(measurement.synchronized_clock(device))
             return bench.left <= 0
 
@@ -195,14 +230,16 @@ def packed(bench: Bench, large: bool = False) -> Iterator[Json]:
         records = [one.end.record for one in left if one.end is not None]
         warm.keep()
         work = {n: sum(r.work[n] for r in records) for n in records[0].work if "tokens" in n}
-        examples = sum(record.work["examples"] for record in records) / 2
+        share = (bench.steps - half) / bench.steps
+        examples = share * sum(record.work["examples"] for record in records)
+        flops = share * sum(record.flops or 0.0 for record in records)
         seconds = times[2] - times[1]
         yield {
             "run": f"packed, {method} × {size}",
             "examples_per_second": examples / seconds,
-            "ms_a_step": 1000 * seconds / (bench.steps / 2),
-            "share_of_peak": _share(bench, sum(r.flops or 0.0 for r in records) / 2, work, seconds),
-            "set_up_ms_a_member": 1000 * (times[0] - start) / size,
+            "ms_a_step": 1000 * seconds / (bench.steps - half),
+            "share_of_peak": _share(bench, flops, work, seconds),
+            "set_up_and_first_pass_ms_a_member": 1000 * (times[0] - start) / size,
             "graphs": left[0].graphs,
             "wall_seconds": wall,
         }
@@ -215,14 +252,19 @@ def equal(bench: Bench) -> Iterator[Json]:
 
     warm, steps = WarmCache(), ("budget=steps", "budget.steps=8", "seed=0,1")
 
+    def late() -> bool:
+        return bench.left <= 0
+
     def scores(left: "list[Left[TrainingOutput]]") -> "dict[str, Any]":
         return {one.key: one.end.predictions["scores"] for one in left if one.end is not None}
 
     for method in bench.in_time(METHODS):
         dropless = ("method.dropout=0",) * (method == "lora")
         runs = bench.runs(method, STILL, "train.precision=fp32", *dropless, *steps)
-        shared = scores(_train_pack(bench, runs, _setting(bench), warm))
-        alone = {run.key: execute(run, _setting(bench), warm=warm).predictions for run in runs}
+        shared = scores(_train_pack(bench, runs, _setting(bench), warm, late))
+        alone = {
+            run.key: execute(run, _setting(bench), warm=warm, stop=late).predictions for run in runs
+        }
         apart = max(abs(shared[key] - found["scores"]).max() for key, found in alone.items())
         yield {
             "run": f"{method} × 2 without dropout, fp32: in a pack and alone",
@@ -232,7 +274,9 @@ def equal(bench: Bench) -> Iterator[Json]:
     setting = _setting(bench, deterministic=True)
     for method in bench.in_time(("lora",)):
         runs = bench.runs(method, *steps)
-        one, other = (scores(_train_pack(bench, runs, setting, WarmCache())) for _ in range(2))
+        one, other = (
+            scores(_train_pack(bench, runs, setting, WarmCache(), late)) for _ in range(2)
+        )
         apart = max(abs(one[key] - other[key]).max() for key in one)
         same = all((one[key] == other[key]).all() for key in one)
         yield {
@@ -254,9 +298,7 @@ def sweep(bench: Bench) -> Iterator[Json]:
             command += [f"seed=range(0,{bench.seeds})", "--results", folder, "--quiet"]
             command += ["--pack", "auto" if gpu else "4"]
             start = time.perf_counter()
-            done = subprocess.run(command, capture_output=True, text=True, timeout=bench.left)
-            if done.returncode:
-                raise RuntimeError(done.stderr[-3000:])
+            run_command(command, bench.left)
             made = len(list(Path(folder, "records").glob("*.json")))
             yield {
                 "run": f"sweep of {made} runs, {state}",
@@ -334,7 +376,8 @@ def _rows(bench: Bench, part: str) -> Iterator[Json]:
         if bench.left <= 0:  # also what was ended then
             raise NoTimeLeft from error
         traceback.print_exc()
-        yield {"run": f"{part} stopped", "refuses": f"{type(error).__name__}: {error}"[:200]}
+        reason = str(error).partition("\n")[0]
+        yield {"run": f"{part} stopped", "refuses": f"{type(error).__name__}: {reason}"[:200]}
 
 
 def _setting(bench: Bench, deterministic: bool = False) -> "RuntimeConfig":
@@ -348,7 +391,7 @@ def _train_pack(
     runs: "list[Run]",
     setting: "RuntimeConfig",
     warm: "WarmCache",
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool],
 ) -> "list[Left[TrainingOutput]]":
     """Train runs in one pack.
 
@@ -371,6 +414,19 @@ def _device(bench: Bench) -> "torch.device":
     import torch
 
     return torch.device(bench.device, 0) if bench.device == "cuda" else torch.device("cpu")
+
+
+def _gpu() -> str:
+    import pynvml
+    import torch
+
+    try:
+        pynvml.nvmlInit()
+        driver = pynvml.nvmlSystemGetDriverVersion()
+    except pynvml.NVMLError as error:
+        driver = f"unknown ({error})"
+    name = torch.cuda.get_device_name(0)
+    return f"{name}, driver {driver}, CUDA {torch.version.cuda}"
 
 
 def _timed(what: Callable[[], None], times: int, device: "torch.device") -> float:
@@ -447,7 +503,7 @@ def _cell(name: str, value: Any) -> str:
         return "–"
     if name == "share_of_peak":
         return f"{100 * value:.1f} %"
-    if name in ("to_its_first", "ours_to_it"):
+    if name in ("to_its_first", "ours_to_it", "ours_to_it_with_warmup"):
         return f"{value:.2f}"
     if name == "graphs" and "captured" not in value:  # why none were
         return f"launched one by one: {str(value).partition('. ')[0]}"
@@ -470,13 +526,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder, "bert_base")
         random_bert(model, asked.smoke)
-        end = time.monotonic() + 60 * asked.minutes
+        end = STARTED + 60 * asked.minutes
         large: Json = {"steps": STEPS, "pack": 32, "large": 64, "full": 8, "seeds": 22}
         small: Json = {"steps": 4, "pack": 2, "large": 3, "full": 2, "seeds": 1}
         device = "cpu" if asked.smoke else "cuda"
         bench = Bench(device, model, end=end, **(small if asked.smoke else large))
         bench.peak = _peak(bench)
-        where = "a CPU, for a try" if asked.smoke else torch.cuda.get_device_name(0)
+        where = "a CPU, for a try" if asked.smoke else _gpu()
         left = measure(bench, asked.only.split(","), where)
         print(markdown(bench, where, left))
 
@@ -488,7 +544,8 @@ def measure(bench: Bench, parts: list[str], where: str) -> list[str]:
     def save() -> None:
         if bench.device == "cuda":
             figures = {"gpu": where, "peak": bench.peak, "rows": bench.rows, "left": left}
-            write("gpu", figures, markdown(bench, where, left), show=False)
+            name = "gpu" if parts == list(PARTS) else "_".join(["gpu", *parts])
+            write(name, figures, markdown(bench, where, left), show=False)
 
     for part in parts:
         if bench.left <= 0:

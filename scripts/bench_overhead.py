@@ -10,8 +10,6 @@ usage: uv run python scripts/bench_overhead.py [--runs 20]
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import bench_reports
-from benchmark import median, write
+from benchmark import median, run_command, write
 
 from peftbench.config.sweep import plan
 from peftbench.reports import builder
@@ -37,7 +35,7 @@ IMPORTS = {
 #: Runs the command, and appends the time and the key of each finished run to $NOTES.
 WRAPPED = """
 import os, sys, time
-from peftbench import progress
+from peftbench.runner import progress
 told = progress.Display.__call__
 def note(self, event):
     if event.kind == "done":
@@ -66,9 +64,8 @@ def main() -> None:
         notes = Path(folder, "notes")
         command = [sys.executable, "-c", WRAPPED, "run", *words, "--workers", "1", "--quiet"]
         command += ["--results", f"{folder}/runs"]
-        environment = os.environ | {"NOTES": str(notes), "HF_HUB_OFFLINE": "1"}
         start = time.time()
-        subprocess.run(command, check=True, capture_output=True, env=environment)
+        run_command(command, NOTES=str(notes))
         end = time.time()
         ends, took = [], []
         for line in notes.read_text().splitlines():
@@ -100,7 +97,7 @@ def main() -> None:
 def _python(code: str) -> float:
     """Seconds of a Python process."""
     start = time.perf_counter()
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    run_command([sys.executable, "-c", code])
     return time.perf_counter() - start
 
 

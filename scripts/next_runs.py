@@ -570,6 +570,8 @@ def seconds(data: str) -> None:
     print(f"{part.title}: {part.command}", flush=True)
     try:
         whole = make([part], workers=1)
+    except ConfigError as error:
+        sys.exit(str(error))
     except Interrupted as interrupted:
         whole = interrupted.whole
     if not whole:

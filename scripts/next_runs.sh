@@ -22,6 +22,10 @@ git worktree prune
 git show-ref --quiet refs/heads/next-runs || git branch -q next-runs main
 [ -d "$tree" ] || git worktree add -q "$tree" next-runs
 cd "$tree"
+# a call that was killed may have left staged records, which their part commits, and changed choices
+git reset -q
+git add -u -- ':(glob)results/**/choices/**'
+git diff --cached --quiet || git commit -qm "Choices of a call that was killed"
 # what an unfinished part left here and main has by now would stop the rebase
 git ls-files --others --exclude-standard -z | while IFS= read -r -d '' file; do
     ! git cat-file -e "main:$file" 2>/dev/null || rm -- "$file"

@@ -1,5 +1,6 @@
 """The grids of the papers, and the scripts that run them."""
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -11,6 +12,7 @@ from peftbench.config import catalog
 from peftbench.config.sweep import plan
 
 SCRIPTS = sorted((ROOT / "scripts").glob("reproduce_*.sh"))
+GRIDS = ROOT / "configs" / "sweep"
 SWEEPS = sorted(catalog.options("sweep", (catalog.packaged(),)))
 
 
@@ -34,6 +36,47 @@ def test_a_script_refuses_another_form(script):
     told = subprocess.run([script, "big"], capture_output=True, text=True, check=False)
     assert told.returncode == 2
     assert "[mini|paper]" in told.stderr
+
+
+@pytest.fixture
+def reproduced(tmp_path):
+    """Run a script with a `uv` that notes its words; the last lines and the exit code."""
+
+    def run(code, *words):
+        uv = tmp_path / "uv"
+        uv.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/told\n[ "$3" != run ] || exit {code}\n')
+        uv.chmod(0o755)
+        script = ROOT / "scripts" / "reproduce_doering2024.sh"
+        path = f"{tmp_path}:{os.environ['PATH']}"
+        done = subprocess.run([script, "mini", "F", *words], env=os.environ | {"PATH": path})
+        return done.returncode, (tmp_path / "told").read_text().splitlines()
+
+    return run
+
+
+def test_a_grid_with_budgets_of_seconds_has_one_worker(reproduced):
+    code, told = reproduced(0, "--quiet")
+    assert code == 0
+    assert told[:2] == [
+        "run peftbench run sweep=doering2024_mini --results F --quiet",
+        "run peftbench run sweep=doering2024_time_mini --results F --workers 1 --quiet",
+    ]
+    timed = [name for name in SWEEPS if "budget=seconds" in (GRIDS / f"{name}.yaml").read_text()]
+    assert timed == ["doering2024_time_mini", "doering2024_time_paper"]
+
+
+@pytest.mark.parametrize(("code", "after"), [(1, 3), (2, 0), (130, 0)])
+def test_after_diverged_runs_a_script_reports_after_bad_input_and_ctrl_c_it_ends(
+    code, after, reproduced
+):
+    ended, told = reproduced(code)
+    assert ended == code
+    assert len(told) == 1 + after
+    if after:
+        assert told[2:] == [
+            "run peftbench report --results F",
+            "run peftbench report claims paper=doering2024 --results F",
+        ]
 
 
 def test_doering_asks_thirty_percent_and_all_seeds_see_one_subset():

@@ -190,6 +190,24 @@ def test_readme_is_short_and_ci_finds_its_commands():
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("    install && uv run pytest -n auto\n", "install && uv run pytest -n auto\n"),
+        ("`uv run pytest -n auto`\n", ""),
+    ],
+)
+def test_ci_refuses_a_readme_without_its_command(text, told, tmp_path):
+    """An empty command would pass, and no test be run."""
+    (tmp_path / "README.md").write_text(text)
+    function = re.search(r"^of_readme.*?^}", (ROOT / ".ci" / "run").read_text(), re.M | re.S)[0]
+    code = f'set -euo pipefail\n{function}\ntests=$(of_readme "pytest.*")\necho "$tests"'
+    done = subprocess.run(["bash", "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == told
+    assert ("README.md has no command: pytest" in done.stderr) is (not told)
+    assert (done.returncode == 0) is bool(told)
+
+
 def offered(group: str) -> list[str]:
     return sorted(path.stem for path in (ROOT / "configs" / group).glob("[!_]*.yaml"))
 

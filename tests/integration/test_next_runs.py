@@ -205,6 +205,13 @@ def test_budgets_of_seconds_are_made_alone_and_in_one_go(tmp_path, monkeypatch):
     ((part, workers),) = made
     assert (len(part.runs), workers) == (3 * 3 * 3 * 5, 1)
     assert {run.train.lr for run in part.runs} == {7e-4}
+
+    def refuse(parts, workers):
+        raise next_runs.ConfigError("no such data")
+
+    monkeypatch.setattr(next_runs, "make", refuse)
+    with pytest.raises(SystemExit, match="no such data"):
+        next_runs.seconds("glue")
     state["there"] = [part.runs[0].key]
     with pytest.raises(SystemExit, match="1 of 135 runs are there, of an earlier call"):
         next_runs.seconds("glue")
@@ -241,3 +248,48 @@ def test_cells_are_made_together_committed_one_by_one_and_not_begun_late(monkeyp
     with pytest.raises(SystemExit, match="stopped; 2 of 2 committed"):
         next_runs.make_until(1000.0, "glue")
     assert log[-3:] == ["ij", "I", "J"]
+
+
+def test_what_a_killed_call_left_does_not_stop_the_next_one(tmp_path):
+    """Staged records become files again, as their part commits them; changed choices are kept."""
+
+    def git(where, *words):
+        given = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        done = subprocess.run(
+            ["git", "-C", where, *given, *words], check=True, capture_output=True, text=True
+        )
+        return done.stdout
+
+    main, tree = tmp_path / "main", tmp_path / "next_runs"
+    for path, text in {
+        "scripts/next_runs.sh": (ROOT / "scripts" / "next_runs.sh").read_text(),
+        ".gitignore": ".venv\n.uv\n",
+        "results/choices/full.json": "1e-4",
+        ".uv/bin/uv": "#!/bin/sh\n",
+    }.items():
+        (main / path).parent.mkdir(parents=True, exist_ok=True)
+        (main / path).write_text(text)
+    (main / ".uv/bin/uv").chmod(0o755)
+    git(tmp_path, "init", "-q", "-b", "main", "main")
+    git(main, "config", "user.name", "a")
+    git(main, "config", "user.email", "a@b.c")
+    git(main, "add", "-A")
+    git(main, "commit", "-qm", "one")
+    git(main, "branch", "next-runs")
+    git(main, "worktree", "add", "-q", tree, "next-runs")
+    git(main, "commit", "-q", "--allow-empty", "-m", "two")
+    (tree / "results" / "records").mkdir()
+    (tree / "results" / "records" / "staged.json").write_text("{}")
+    git(tree, "add", "-A")
+    (tree / "results" / "choices" / "full.json").write_text("2e-4")
+    (tree / ".venv" / "bin").mkdir(parents=True)
+    (tree / ".venv" / "bin" / "python").write_text('#!/bin/sh\necho "trains $2 minutes"\n')
+    (tree / ".venv" / "bin" / "python").chmod(0o755)
+    done = subprocess.run(
+        ["bash", main / "scripts" / "next_runs.sh", "5"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("trains 5 minutes\n")
+    titles = git(tree, "log", "--format=%s").splitlines()
+    assert titles == ["Choices of a call that was killed", "two", "one"]
+    assert git(tree, "status", "--short", "-uall") == "?? results/records/staged.json\n"
