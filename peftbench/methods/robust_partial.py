@@ -106,8 +106,15 @@ class RobustPartial(WrapperMethod):
         """Choose the blocks, and freeze the others.
 
         Raises:
-            ValueError: if there is nothing to choose from, or to score by.
+            ValueError: if there is nothing to choose from, to score by, or to compare.
         """
+        if self.penalty == "rdrop" and not (model.drops or model.has_part("draws_weights")):
+            raise ValueError(
+                f"penalty=rdrop compares two passes with different dropout, and neither "
+                f"{model.name} nor {type(self.base_method).__name__} as it is configured drops "
+                "anything, so that both passes are one: choose smart or r3f, or a base method with "
+                "dropout, such as method.base_method=lora method.base_method.dropout=0.1"
+            )
         self.base_method.on_train_begin(model, batches)
         if self.choose != "all" and not self._by_block(model):
             raise ValueError(

@@ -72,9 +72,7 @@ class SparseAdapter(WrapperMethod):
                 "starts at 0, so that it tells nothing of its weights and may prune all of them: "
                 "use random or er, or another base_method, such as adapter"
             )
-        if self.score == "learned" and any(
-            getattr(part, "reads_weights", False) for part in model.module.modules()
-        ):
+        if self.score == "learned" and model.has_part("reads_weights"):
             raise ValueError(
                 "score=learned gates the updates of DoRA, whose lengths are those of the weights "
                 "without gates: choose another score, or method.base_method.use_dora=false"

@@ -179,6 +179,17 @@ class AdaptedModel(nn.Module):
             and f"{path}.weight" not in self._pretrained
         }
 
+    def has_part(self, mark: str) -> bool:
+        """Whether a part says something of itself, by a class attribute of this name."""
+        return any(getattr(part, mark, False) for part in self.modules())
+
+    @property
+    def drops(self) -> bool:
+        """Whether there is dropout, so that two passes over a batch differ in training."""
+        modules = [part.p for part in self.modules() if isinstance(part, nn.Dropout)]
+        config = self.module.config
+        return any((*modules, *(getattr(config, name, 0) for name in _ATTENTION_DROPOUT)))
+
     def put(self, path: str, part: nn.Module) -> None:
         """Set what is at a path that `inserted` gave."""
         replace_module(self.module, path, part)
@@ -440,6 +451,9 @@ class AdaptedModel(nn.Module):
 
 #: What modules that are put around another one call it.
 _AROUND = ("part", "linear")
+
+#: Of a config, the dropout of attention, which has no module in most models.
+_ATTENTION_DROPOUT = ("attention_dropout", "attention_probs_dropout_prob", "attn_pdrop")
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 

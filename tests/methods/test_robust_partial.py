@@ -226,6 +226,33 @@ def test_rdrop_takes_both_passes_loss_and_divergence(base_method):
     torch.testing.assert_close(loss, expected)
 
 
+NO_DROPOUT = "model.shape={hidden_dropout_prob:0.0,attention_probs_dropout_prob:0.0}"
+
+
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        (("full", NO_DROPOUT), True),
+        (("full", "model.family=llama"), True),
+        (("full", "model.family=modernbert"), True),
+        (("lora", "model.family=llama", "method.base_method.dropout=0"), True),
+        (("lora", "model.family=llama"), False),  # dropout of its own
+        (("blob", "model.family=llama"), False),  # draws of its own
+        (("full",), False),
+    ],
+    ids=lambda given: "-".join(given)[:24] if isinstance(given, tuple) else "",
+)
+def test_rdrop_without_dropout_is_refused_before_anything_starts(tmp_path, words, refused):
+    base, *more = words
+    given = ("method=robust_partial", "method.penalty=rdrop", f"method.base_method={base}", *more)
+    run = one(tiny.own_task(tmp_path), *given)
+    if not refused:
+        dry_run.rehearse(run, None)
+        return
+    with pytest.raises(ConfigError, match="drops anything, so that both passes are one"):
+        dry_run.rehearse(run, None)
+
+
 def test_wise_survives_early_stopping(tmp_path):
     """It goes back from the best state, and that is what is scored and kept."""
     words = ("method=robust_partial", "method.choose=all", "method.penalty=none", "method.wise=1")

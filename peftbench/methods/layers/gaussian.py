@@ -40,6 +40,9 @@ class GaussianLinear(nn.Module):
         uniform: draw the means from U(-b, b) instead, b = sqrt(6 / max(in, out)).
     """
 
+    #: It draws in training.
+    draws_weights = True
+
     #: The parameter of the standard deviations.
     spread_name: ClassVar[str] = "log_std"
 
