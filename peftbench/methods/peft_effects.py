@@ -14,6 +14,14 @@ PAPER_ROLES = {"IA3": ("key", "value", "ffn_out")}
 #: Of the roles of IA3 those of which it scales what they get, not what they give.
 SCALED_INPUTS = ("ffn_out",)
 
+#: Settings by which a type drops weights, not inputs: once for all texts of a pass.
+DROPPED_WEIGHTS = {
+    "BOFT": ("boft_dropout",),
+    "LOHA": ("rank_dropout", "module_dropout"),
+    "LOKR": ("rank_dropout", "module_dropout"),
+    "OFT": ("module_dropout",),
+}
+
 #: Types that the library offers and this method does not, and why.
 NOT_OFFERED = {
     "ADAPTION_PROMPT": "is made for LLaMA's attention",
