@@ -289,6 +289,15 @@ def _adalora(values: Values, at: str) -> None:
         )
 
 
+def _combined(values: Values, at: str) -> None:
+    for name, member in values["members"].items():
+        if "base_method" in (member if isinstance(member, Mapping) else vars(member)):
+            raise ConfigError(
+                f"{at}members.{name}: a method around another one acts on all that is inserted or "
+                "trains, not on its base method alone: give it method.base_method=combined"
+            )
+
+
 def _ia3(values: Values, at: str) -> None:
     if not [*values["outputs"], *values["inputs"]]:
         raise ConfigError(f"{at}outputs and inputs are both empty: there is nothing to scale")
@@ -354,6 +363,7 @@ _SPARSE = f"{_HERE}.sparse_adapter.SparseAdapter"
 #: Rules between settings, by the class of the method.
 RULES: dict[str, Callable[[Values, str], None]] = {
     _ADALORA: _adalora,
+    f"{_HERE}.combined.Combined": _combined,
     f"{_HERE}.ia3.IA3": _ia3,
     f"{_HERE}.mc_dropout.MCDropout": _mc_dropout,
     _PEFT: _peft,

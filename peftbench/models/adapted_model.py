@@ -242,9 +242,20 @@ class AdaptedModel(nn.Module):
             which: is asked about every pretrained parameter outside the head.
 
         Raises:
-            ValueError: if none does.
+            ValueError: if none does, or if something was put around one.
         """
-        chosen = [n for n, p in self._frozen() if which(n, p)]
+        chosen = [
+            name
+            for name, p in self.module.named_parameters()
+            if (name in self._pretrained or self.backbone.owns(p))
+            and not self.in_head(name)
+            and which(name, p)
+        ]
+        if around := sorted(set(chosen) - self._pretrained):
+            raise ValueError(
+                f"another method has put something around {around[0]} and {len(around) - 1} other "
+                f"weights before the one that trains each {what}: let it come first"
+            )
         if not chosen:
             raise ValueError(f"{self.name} has no {what} to train; choose another method for it")
         for name in chosen:
@@ -442,11 +453,6 @@ class AdaptedModel(nn.Module):
         for name, module in self.module.named_modules():
             if isinstance(module, SparseEmbedding):
                 yield f"{name}.weight", module
-
-    def _frozen(self) -> Iterator[tuple[str, nn.Parameter]]:
-        for name, parameter in self.module.named_parameters():
-            if name in self._pretrained and not self.in_head(name):
-                yield name, parameter
 
 
 #: What modules that are put around another one call it.
