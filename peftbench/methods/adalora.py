@@ -153,6 +153,9 @@ def _trained(model: AdaptedModel) -> list["Triplets"]:
 class Triplets(nn.Module):
     """A linear and its update: `down` is Q, `singular` is l, `up` is P."""
 
+    #: Beside calling `down` and `up` it takes their distance from orthogonal matrices.
+    reads_weights = True
+
     kept: Tensor
 
     def __init__(self, linear: nn.Linear, rank: int, scale: float, dropout: float):
