@@ -148,6 +148,14 @@ def _blocks_by_fp16(run: Run) -> bool:
     )
 
 
+def _scales_decayed(run: Run) -> bool:
+    """Whether a tuner of the library trains scales, with weight decay."""
+    return run.train.weight_decay > 0 and any(
+        class_name(node["_target_"]) == "Peft" and node["type"] in ("BOFT", "IA3")
+        for _, node in method_nodes(run.method.to_json())
+    )
+
+
 #: Of runs of all tasks, behind those of a kind.
 _EVERY = (
     Correction(
@@ -160,6 +168,7 @@ _EVERY = (
         "a last fold that is shorter held out rows of the one before it", _last_fold_was_early
     ),
     Correction("blocks were chosen by gradients that fp16 rounds to 0", _blocks_by_fp16),
+    Correction("weight decay pulled scales of IA3 and BOFT from 1 to 0", _scales_decayed),
     Correction(
         "rows of one group, or near duplicates, were trained and selected on",
         lambda run: run.task.folds is not None and run.checkpoint_selection.fraction > 0,

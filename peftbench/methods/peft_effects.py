@@ -14,6 +14,9 @@ PAPER_ROLES = {"IA3": ("key", "value", "ffn_out")}
 #: Of the roles of IA3 those of which it scales what they get, not what they give.
 SCALED_INPUTS = ("ffn_out",)
 
+#: Names of parameters that change nothing at 1; decay would pull them to 0.
+SCALES = ("boft_s", "ia3_l")
+
 #: Settings by which a type drops weights, not inputs: once for all texts of a pass.
 DROPPED_WEIGHTS = {
     "BOFT": ("boft_dropout",),
