@@ -140,12 +140,22 @@ def _lost_blanks(kinds: Mapping[str, Any], run: Run, split: str) -> bool:
     return bool(used & _JOINED) and run.model.family not in _BLIND_TO_BLANKS
 
 
-def _blocks_by_fp16(run: Run) -> bool:
-    """Whether blocks are chosen by gradients, in a run that computes in fp16."""
-    return run.train.precision == "fp16" and any(
-        class_name(node["_target_"]) == "RobustPartial" and node["choose"] in ("rgn", "fisher")
+def _robust(run: Run, setting: str, *values: str) -> bool:
+    """Whether a run trains robustly with one of these values of a setting."""
+    return any(
+        class_name(node["_target_"]) == "RobustPartial" and node[setting] in values
         for _, node in method_nodes(run.method.to_json())
     )
+
+
+def _blocks_by_fp16(run: Run) -> bool:
+    """Whether blocks are chosen by gradients, in a run that computes in fp16."""
+    return run.train.precision == "fp16" and _robust(run, "choose", "rgn", "fisher")
+
+
+def _smart_in_fp16(run: Run) -> bool:
+    """Whether SMART looks for its direction by gradients, in a run that computes in fp16."""
+    return run.train.precision == "fp16" and _robust(run, "penalty", "smart")
 
 
 def _scales_decayed(run: Run) -> bool:
@@ -168,6 +178,7 @@ _EVERY = (
         "a last fold that is shorter held out rows of the one before it", _last_fold_was_early
     ),
     Correction("blocks were chosen by gradients that fp16 rounds to 0", _blocks_by_fp16),
+    Correction("SMART's direction came from gradients that fp16 rounds to 0", _smart_in_fp16),
     Correction("weight decay pulled scales of IA3 and BOFT from 1 to 0", _scales_decayed),
     Correction(
         "rows of one group, or near duplicates, were trained and selected on",
@@ -188,7 +199,13 @@ LOSSES: dict[str, tuple[Correction, ...]] = {
         Correction("labels were not standardised: the unit changed the score"),
         *_EVERY,
     ),
-    "generation": _EVERY,
+    "generation": (
+        Correction(
+            "penalties counted what is behind the end of a text",
+            lambda run: _robust(run, "penalty", "rdrop", "r3f", "smart"),
+        ),
+        *_EVERY,
+    ),
 }
 
 

@@ -21,7 +21,6 @@ is left, of a training on all rounds at once 1 - wise.
 
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import Annotated, Any
@@ -34,6 +33,7 @@ from peftbench.methods.base import (
     Method,
     WrapperMethod,
     micro_batches_with_shares,
+    not_in_fp16,
     task_loss,
 )
 from peftbench.methods.regularizers import PENALTIES, divergence
@@ -136,7 +136,8 @@ class RobustPartial(WrapperMethod):
             return self.base_method.compute_loss(model, batch)
         if self.penalty == "rdrop":
             (first, logits), (second, others) = (self._pass(model, batch) for _ in range(2))
-            return (first + second) / 2 + self.strength * divergence(logits, others) / 2
+            apart = divergence(logits, others, batch["labels"])
+            return (first + second) / 2 + self.strength * apart / 2
         logits = model(batch)
         plain = (
             type(self.base_method).compute_loss is Method.compute_loss
@@ -213,7 +214,7 @@ class RobustPartial(WrapperMethod):
         for batch in batches:
             summed: dict[Tensor, Tensor] = {}
             for share, piece in micro_batches_with_shares(model, batch):
-                with _not_in_fp16(model):
+                with not_in_fp16(model.device):
                     loss = share * self.base_method.compute_loss(model, piece)
                     grads = torch.autograd.grad(
                         loss, every, allow_unused=True, materialize_grads=True
@@ -229,11 +230,3 @@ class RobustPartial(WrapperMethod):
                 else:
                     scores[block] += squares / sum(p.numel() for p in parameters)
         return scores
-
-
-def _not_in_fp16(model: AdaptedModel) -> AbstractContextManager[object]:
-    """In fp32 where autocast is fp16, which holds gradients of a scaled loss alone."""
-    device = model.device.type
-    if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16:
-        return torch.autocast(device, enabled=False)
-    return nullcontext()
