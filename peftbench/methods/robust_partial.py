@@ -16,7 +16,9 @@ Departures from the papers: scores choose whole blocks (Auto-RGN scales rates of
 scalars) and are taken once; `fisher` squares the gradient of a batch's mean loss, FISH those of
 single examples; what is below the blocks stays frozen but for `lisa` and `all`. In
 `suite=continual` the end is that of each round: of what the first of T rounds learnt (1 - wise)^T
-is left, of a training on all rounds at once 1 - wise.
+is left, of a training on all rounds at once 1 - wise. There the blocks of the first round stay
+where pretrained weights train; inserted ones (lora) are chosen again in each round, by gradients of
+the model before any training.
 """
 
 import math
