@@ -141,8 +141,7 @@ class Peft(Method):
     def _arguments(self, model: AdaptedModel) -> dict[str, Any]:
         """What the config class gets."""
         fields = _config_class(self.type).__dataclass_fields__
-        norms = ["attn_norm", "ffn_norm"]
-        roles = norms if self.type == "LN_TUNING" else self.target_modules
+        roles = self.target_modules
         found: dict[str, Any] = {}
         given, which = dict(self.config), None
         if "target_modules" not in self.config:

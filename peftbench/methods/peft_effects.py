@@ -8,8 +8,9 @@ from typing import Any
 from peftbench.core.errors import ConfigError
 
 #: Roles that a type changes in its paper, where that is not query and value. IA3 (Liu et al. 2022,
-#: arXiv 2205.05638, section 3.3) scales keys, values and the inner activation, what ffn_out gets.
-PAPER_ROLES = {"IA3": ("key", "value", "ffn_out")}
+#: arXiv 2205.05638, section 3.3) scales keys, values and the inner activation, what ffn_out gets;
+#: LN_TUNING (Qi et al. 2022, arXiv 2211.08682) trains norms, and nothing else.
+PAPER_ROLES = {"IA3": ("key", "value", "ffn_out"), "LN_TUNING": ("attn_norm", "ffn_norm")}
 
 #: Of the roles of IA3 those of which it scales what they get, not what they give.
 SCALED_INPUTS = ("ffn_out",)

@@ -17,7 +17,12 @@ from peftbench.core.errors import ConfigError, above, at_least, between, one_of
 from peftbench.core.roles import LINEARS, ROLES, check_roles
 from peftbench.core.run import Run
 from peftbench.core.text import did_you_mean
-from peftbench.methods.peft_effects import DROPPED_WEIGHTS, NOT_OFFERED, refuse_ineffective
+from peftbench.methods.peft_effects import (
+    DROPPED_WEIGHTS,
+    NOT_OFFERED,
+    PAPER_ROLES,
+    refuse_ineffective,
+)
 from peftbench.methods.peft_settings import check_peft_settings, installed_peft, peft_settings
 from peftbench.methods.peft_support import peft_support
 from peftbench.models.layer_sizes import LayerSizes
@@ -312,6 +317,12 @@ def _peft(values: Values, at: str) -> None:
         raise ConfigError(
             f"{at}type={kind} is no tuner of the installed peft (types that put tokens in front of "
             f"the input are not offered: method=prefix); {did_you_mean(str(kind), known)}"
+        )
+    norms = PAPER_ROLES["LN_TUNING"]
+    if kind == "LN_TUNING" and not set(values["target_modules"]) <= set(norms):
+        raise ConfigError(
+            f"{at}target_modules: LN_TUNING trains norms, choose of {', '.join(norms)}, got "
+            f"{values['target_modules']}"
         )
     refuse_ineffective(kind, config)
     check_peft_settings(kind, config, at)

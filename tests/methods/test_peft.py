@@ -94,6 +94,11 @@ def test_norms(family):
     made = adapted_model(family, "method=layernorm")
     library = adapted_model(family, "method=peft", "method.type=LN_TUNING")
     agree(made, library, {".ln_tuning_layers.default": ""}, family)
+    last = adapted_model(
+        family, "method=peft", "method.type=LN_TUNING", "method.target_modules=[ffn_norm]"
+    )
+    half = {name for name in library.trained() if ".attention." not in name}
+    assert last.trained().keys() == half < library.trained().keys()
 
 
 def test_a_type_that_rewrites_the_weights_leaves_the_backbone_alone():

@@ -71,6 +71,7 @@ TASK = "task=synthetic_opinion"
         ("peft config.task_type=SEQ_CLS", "LORA: config.task_type has no effect here"),
         ("peft config.r=33", r"method\.config\.r must be at most 32"),
         ("peft config.layers_to_transform=[2]", "tiny has 2 blocks, 0 to 1"),
+        ("peft type=LN_TUNING target_modules=[query]", "LN_TUNING trains norms, .* got .*query"),
         ("peft target_modules=[querry]", "'querry' is no role"),
         ("unipelt base_method.members.lora.rank=0", r"method\.base_method\.members\.lora\.rank"),
     ],
