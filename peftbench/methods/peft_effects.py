@@ -127,6 +127,11 @@ def refuse_ineffective(kind: str, config: dict[str, Any]) -> None:
                 f"{kind}: config.{settings} has no effect here: it is read with "
                 f"init_lora_weights={name}, which is not offered; drop it"
             )
+    if (config.get("velora_config") or {}).get("init_type") == "batch_average_once":
+        raise ConfigError(
+            f"{kind}: config.velora_config.init_type=batch_average_once keeps what the first pass "
+            "gives, which here may be a warm-up before training; choose batch_average or random"
+        )
     if kind == "IA3" and "target_modules" in config and "feedforward_modules" not in config:
         raise ConfigError(
             "IA3: config.target_modules without config.feedforward_modules would scale what every "

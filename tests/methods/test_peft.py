@@ -139,6 +139,10 @@ def test_every_offered_type_is_the_librarys():
         (["method.config.use_qalora=true"], "use_qalora has no effect here: it acts on weights"),
         (["method.config.alora_invocation_tokens=[5]"], "is read by the library's own forward"),
         (["method.config.kasa_config={}"], "kasa_config adds terms to the loss"),
+        (
+            ["method.config.velora_config={init_type: batch_average_once}"],
+            "keeps what the first pass gives, which here may be a warm-up",
+        ),
         (["method.config.task_type=SEQ_CLS"], "LORA: config.task_type has no effect here"),
         (
             ["method.type=IA3", "method.config.target_modules=[key]"],
