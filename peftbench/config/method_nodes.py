@@ -53,8 +53,9 @@ def resolve_method(node: Any, model: ModelConfig, results: ResultsFolder, at: st
 def search_space(config: Json) -> SearchSpace | None:
     """The rates among which `peftbench tune` chooses, where the method's file says so.
 
-    A wrapper has its base method's recipe, and may say `search` for itself beside it. Like the
-    recipe's rate they are of base-size models; a model's file says how its own differ.
+    A wrapper has its base method's recipe, and may say `search` for itself beside it: a range for
+    all base methods, or one for each by its name; of others the recipe's counts. Like the recipe's
+    rate they are of base-size models; a model's file says how its own differ.
 
     Raises:
         ConfigError: if they are no range with a source.
@@ -62,7 +63,10 @@ def search_space(config: Json) -> SearchSpace | None:
     method = config["method"]
     recipe = (method.get("recipe") if isinstance(method, dict) else None) or {}
     given = recipe.get("search") if isinstance(recipe, dict) else None
-    given = method.get("search", given) if isinstance(method, dict) else given
+    if isinstance(method, dict) and "search" in method:
+        own = method["search"]
+        by_base = isinstance(own, dict) and all(isinstance(one, dict) for one in own.values())
+        given = own.get(method["base_method"]["name"], given) if by_base else own
     if given is None:
         return None
     named = isinstance(given, dict) and isinstance(given.get("source"), str)

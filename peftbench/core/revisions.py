@@ -140,12 +140,22 @@ def _lost_blanks(kinds: Mapping[str, Any], run: Run, split: str) -> bool:
     return bool(used & _JOINED) and run.model.family not in _BLIND_TO_BLANKS
 
 
-def _blocks_by_fp16(run: Run) -> bool:
-    """Whether blocks are chosen by gradients, in a run that computes in fp16."""
-    return run.train.precision == "fp16" and any(
-        class_name(node["_target_"]) == "RobustPartial" and node["choose"] in ("rgn", "fisher")
+def _has(run: Run, method: str, setting: str, *values: str) -> bool:
+    """Whether a run's method, or one inside it, has one of these values of a setting."""
+    return any(
+        class_name(node["_target_"]) == method and node.get(setting) in values
         for _, node in method_nodes(run.method.to_json())
     )
+
+
+def _has_in_fp16(method: str, setting: str, *values: str) -> Callable[[Run], bool]:
+    """As `_has`, of runs that compute in fp16."""
+    return lambda run: run.train.precision == "fp16" and _has(run, method, setting, *values)
+
+
+def _scales_decayed(run: Run) -> bool:
+    """Whether a tuner of the library trains scales, with weight decay."""
+    return run.train.weight_decay > 0 and _has(run, "Peft", "type", "BOFT", "IA3")
 
 
 #: Of runs of all tasks, behind those of a kind.
@@ -159,7 +169,18 @@ _EVERY = (
     Correction(
         "a last fold that is shorter held out rows of the one before it", _last_fold_was_early
     ),
-    Correction("blocks were chosen by gradients that fp16 rounds to 0", _blocks_by_fp16),
+    Correction(
+        "blocks were chosen by gradients that fp16 rounds to 0",
+        _has_in_fp16("RobustPartial", "choose", "rgn", "fisher"),
+    ),
+    Correction(
+        "SMART's direction came from gradients that fp16 rounds to 0",
+        _has_in_fp16("RobustPartial", "penalty", "smart"),
+    ),
+    Correction(
+        "fp16 rounded variances of local noise to 0", _has_in_fp16("BayesHybrid", "noise", "local")
+    ),
+    Correction("weight decay pulled scales of IA3 and BOFT from 1 to 0", _scales_decayed),
     Correction(
         "rows of one group, or near duplicates, were trained and selected on",
         lambda run: run.task.folds is not None and run.checkpoint_selection.fraction > 0,
@@ -179,7 +200,13 @@ LOSSES: dict[str, tuple[Correction, ...]] = {
         Correction("labels were not standardised: the unit changed the score"),
         *_EVERY,
     ),
-    "generation": _EVERY,
+    "generation": (
+        Correction(
+            "penalties counted what is behind the end of a text",
+            lambda run: _has(run, "RobustPartial", "penalty", "rdrop", "r3f", "smart"),
+        ),
+        *_EVERY,
+    ),
 }
 
 

@@ -21,7 +21,8 @@ is set to 0; b falls by a cubic schedule (equation 12) from step t_i until t_f s
 Departures from the paper: as in the authors' code the schedule counts from t_i (printed are t_i and
 t_f), and the regulariser is the mean over matrices of the norm, not the sum of its square; t_i and
 t_f are fractions of the steps, so that a budget of any length has the schedule. The gradients of
-equation 8 are those after clipping.
+equation 8 are those after clipping. With `checkpoint_selection=best_on_holdout` a state from before
+the ranks have fallen may be kept, with more than `target_rank`; the curve has the `rank` of each.
 """
 
 from collections.abc import Iterator
@@ -152,6 +153,9 @@ def _trained(model: AdaptedModel) -> list["Triplets"]:
 
 class Triplets(nn.Module):
     """A linear and its update: `down` is Q, `singular` is l, `up` is P."""
+
+    #: Beside calling `down` and `up` it takes their distance from orthogonal matrices.
+    reads_weights = True
 
     kept: Tensor
 

@@ -9,10 +9,12 @@ find the matrices of their base method by these names (`AdaptedModel.inserted`).
 
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import MISSING, dataclass, fields
 from types import FunctionType
 from typing import Any, ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -397,6 +399,19 @@ def micro_batches_with_shares(model: AdaptedModel, batch: Batch) -> Iterator[tup
     whole = len(batch["labels"])
     for piece in micro_batches(batch, model.micro_batch_size or whole):
         yield len(piece["labels"]) / whole, piece
+
+
+def computes_in_fp16(device: torch.device) -> bool:
+    """Whether autocast is fp16, which holds gradients of a scaled loss alone."""
+    kind = device.type
+    return torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
+
+
+def not_in_fp16(device: torch.device) -> AbstractContextManager[object]:
+    """In fp32 where autocast is fp16."""
+    if computes_in_fp16(device):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 def repeated(batch: Batch, times: int) -> Batch:

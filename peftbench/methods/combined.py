@@ -15,14 +15,18 @@ from typing import Annotated, ClassVar
 
 from peftbench.core.configs import Budget
 from peftbench.data.batching import Batch
-from peftbench.methods.base import OWN, Method, WrapperMethod
+from peftbench.methods.base import OWN, Method
 from peftbench.methods.settings import Limits
 from peftbench.models.adapted_model import AdaptedModel
 
 
 @dataclass(frozen=True, kw_only=True)
 class Combined(Method):
-    """All `members`, inserted in their order; their losses and predictions are the task's own."""
+    """All `members`, inserted in their order; their losses and predictions are the task's own.
+
+    Planning refuses wrapper methods as members. Those that train weights of the model itself come
+    before those that put parts around them.
+    """
 
     identity_at_init: ClassVar[bool] = False
 
@@ -66,11 +70,9 @@ class Combined(Method):
         """
         for name, member in self.members.items():
             if not member.task_alone:
-                wraps = isinstance(member, WrapperMethod)
-                todo = "give it method.base_method=combined" if wraps else "train it alone"
                 raise ValueError(
                     f"members.{name}: {type(member).__name__} has a loss or predictions of its "
-                    f"own, of which a combination takes no notice: {todo}"
+                    "own, of which a combination takes no notice: train it alone"
                 )
         for member in self.members.values():
             member.on_train_begin(model, batches)

@@ -12,15 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from peftbench.data.batching import Batch
 from peftbench.methods.base import WrapperMethod, averaged, repeated
 from peftbench.methods.settings import Limits
 from peftbench.models.adapted_model import AdaptedModel
-
-#: Of a config, the dropout of attention, which has no module in most models.
-_OF_ATTENTION = ("attention_dropout", "attention_probs_dropout_prob", "attn_pdrop")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +43,7 @@ class MCDropout(WrapperMethod):
     def on_train_begin(self, model: AdaptedModel, batches: Iterator[Batch]) -> None:
         """Refuse a model in which nothing is dropped: all passes would be one."""
         super().on_train_begin(model, batches)
-        modules = [part.p for part in model.modules() if isinstance(part, nn.Dropout)]
-        config = model.module.config
-        if not any((*modules, *(getattr(config, name, 0) for name in _OF_ATTENTION))):
+        if not model.drops:
             raise ValueError(
                 f"MCDropout averages passes with dropout, and neither {model.name} nor "
                 f"{type(self.base_method).__name__} as it is configured drops anything, so that "

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from peftbench.core.roles import ROLES
 from peftbench.core.run import Json
 from peftbench.methods.base import MODEL, PEFT, Method
-from peftbench.methods.peft_effects import NOT_OFFERED, SCALED_INPUTS
+from peftbench.methods.peft_effects import NOT_OFFERED, SCALED_INPUTS, SCALES
 from peftbench.methods.settings import Limits
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.module_ops import replace_module
@@ -97,8 +97,10 @@ class Peft(Method):
                     setattr(module, name, original)  # the library left it alone
         for name in head:
             model.module.get_parameter(name).requires_grad_(True)
-        for parameter in model.trained().values():  # some types follow the weights below them
-            parameter.data = parameter.data.float()
+        for name, parameter in model.trained().items():
+            parameter.data = parameter.data.float()  # some types follow the weights below them
+            if any(scale in name.split(".") for scale in SCALES):
+                parameter._no_weight_decay = True  # type: ignore[attr-defined]
         model.exact = True
 
     def export_forms(self) -> tuple[str, ...]:
@@ -139,8 +141,7 @@ class Peft(Method):
     def _arguments(self, model: AdaptedModel) -> dict[str, Any]:
         """What the config class gets."""
         fields = _config_class(self.type).__dataclass_fields__
-        norms = ["attn_norm", "ffn_norm"]
-        roles = norms if self.type == "LN_TUNING" else self.target_modules
+        roles = self.target_modules
         found: dict[str, Any] = {}
         given, which = dict(self.config), None
         if "target_modules" not in self.config:

@@ -8,11 +8,23 @@ from typing import Any
 from peftbench.core.errors import ConfigError
 
 #: Roles that a type changes in its paper, where that is not query and value. IA3 (Liu et al. 2022,
-#: arXiv 2205.05638, section 3.3) scales keys, values and the inner activation, what ffn_out gets.
-PAPER_ROLES = {"IA3": ("key", "value", "ffn_out")}
+#: arXiv 2205.05638, section 3.3) scales keys, values and the inner activation, what ffn_out gets;
+#: LN_TUNING (Qi et al. 2022, arXiv 2211.08682) trains norms, and nothing else.
+PAPER_ROLES = {"IA3": ("key", "value", "ffn_out"), "LN_TUNING": ("attn_norm", "ffn_norm")}
 
 #: Of the roles of IA3 those of which it scales what they get, not what they give.
 SCALED_INPUTS = ("ffn_out",)
+
+#: Names of parameters that change nothing at 1; decay would pull them to 0.
+SCALES = ("boft_s", "ia3_l")
+
+#: Settings by which a type drops weights, not inputs: once for all texts of a pass.
+DROPPED_WEIGHTS = {
+    "BOFT": ("boft_dropout",),
+    "LOHA": ("rank_dropout", "module_dropout"),
+    "LOKR": ("rank_dropout", "module_dropout"),
+    "OFT": ("module_dropout",),
+}
 
 #: Types that the library offers and this method does not, and why.
 NOT_OFFERED = {
@@ -115,6 +127,11 @@ def refuse_ineffective(kind: str, config: dict[str, Any]) -> None:
                 f"{kind}: config.{settings} has no effect here: it is read with "
                 f"init_lora_weights={name}, which is not offered; drop it"
             )
+    if (config.get("velora_config") or {}).get("init_type") == "batch_average_once":
+        raise ConfigError(
+            f"{kind}: config.velora_config.init_type=batch_average_once keeps what the first pass "
+            "gives, which here may be a warm-up before training; choose batch_average or random"
+        )
     if kind == "IA3" and "target_modules" in config and "feedforward_modules" not in config:
         raise ConfigError(
             "IA3: config.target_modules without config.feedforward_modules would scale what every "

@@ -16,12 +16,13 @@ Departures from the papers: scores choose whole blocks (Auto-RGN scales rates of
 scalars) and are taken once; `fisher` squares the gradient of a batch's mean loss, FISH those of
 single examples; what is below the blocks stays frozen but for `lisa` and `all`. In
 `suite=continual` the end is that of each round: of what the first of T rounds learnt (1 - wise)^T
-is left, of a training on all rounds at once 1 - wise.
+is left, of a training on all rounds at once 1 - wise. There the blocks of the first round stay
+where pretrained weights train; inserted ones (lora) are chosen again in each round, by gradients of
+the model before any training.
 """
 
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import Annotated, Any
@@ -34,6 +35,7 @@ from peftbench.methods.base import (
     Method,
     WrapperMethod,
     micro_batches_with_shares,
+    not_in_fp16,
     task_loss,
 )
 from peftbench.methods.regularizers import PENALTIES, divergence
@@ -106,8 +108,15 @@ class RobustPartial(WrapperMethod):
         """Choose the blocks, and freeze the others.
 
         Raises:
-            ValueError: if there is nothing to choose from, or to score by.
+            ValueError: if there is nothing to choose from, to score by, or to compare.
         """
+        if self.penalty == "rdrop" and not (model.drops or model.has_part("draws_weights")):
+            raise ValueError(
+                f"penalty=rdrop compares two passes with different dropout, and neither "
+                f"{model.name} nor {type(self.base_method).__name__} as it is configured drops "
+                "anything, so that both passes are one: choose smart or r3f, or a base method with "
+                "dropout, such as method.base_method=lora method.base_method.dropout=0.1"
+            )
         self.base_method.on_train_begin(model, batches)
         if self.choose != "all" and not self._by_block(model):
             raise ValueError(
@@ -129,7 +138,8 @@ class RobustPartial(WrapperMethod):
             return self.base_method.compute_loss(model, batch)
         if self.penalty == "rdrop":
             (first, logits), (second, others) = (self._pass(model, batch) for _ in range(2))
-            return (first + second) / 2 + self.strength * divergence(logits, others) / 2
+            apart = divergence(logits, others, batch["labels"])
+            return (first + second) / 2 + self.strength * apart / 2
         logits = model(batch)
         plain = (
             type(self.base_method).compute_loss is Method.compute_loss
@@ -206,7 +216,7 @@ class RobustPartial(WrapperMethod):
         for batch in batches:
             summed: dict[Tensor, Tensor] = {}
             for share, piece in micro_batches_with_shares(model, batch):
-                with _not_in_fp16(model):
+                with not_in_fp16(model.device):
                     loss = share * self.base_method.compute_loss(model, piece)
                     grads = torch.autograd.grad(
                         loss, every, allow_unused=True, materialize_grads=True
@@ -222,11 +232,3 @@ class RobustPartial(WrapperMethod):
                 else:
                     scores[block] += squares / sum(p.numel() for p in parameters)
         return scores
-
-
-def _not_in_fp16(model: AdaptedModel) -> AbstractContextManager[object]:
-    """In fp32 where autocast is fp16, which holds gradients of a scaled loss alone."""
-    device = model.device.type
-    if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16:
-        return torch.autocast(device, enabled=False)
-    return nullcontext()

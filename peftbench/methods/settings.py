@@ -17,7 +17,12 @@ from peftbench.core.errors import ConfigError, above, at_least, between, one_of
 from peftbench.core.roles import LINEARS, ROLES, check_roles
 from peftbench.core.run import Run
 from peftbench.core.text import did_you_mean
-from peftbench.methods.peft_effects import NOT_OFFERED, refuse_ineffective
+from peftbench.methods.peft_effects import (
+    DROPPED_WEIGHTS,
+    NOT_OFFERED,
+    PAPER_ROLES,
+    refuse_ineffective,
+)
 from peftbench.methods.peft_settings import check_peft_settings, installed_peft, peft_settings
 from peftbench.methods.peft_support import peft_support
 from peftbench.models.layer_sizes import LayerSizes
@@ -289,6 +294,15 @@ def _adalora(values: Values, at: str) -> None:
         )
 
 
+def _combined(values: Values, at: str) -> None:
+    for name, member in values["members"].items():
+        if "base_method" in (member if isinstance(member, Mapping) else vars(member)):
+            raise ConfigError(
+                f"{at}members.{name}: a method around another one acts on all that is inserted or "
+                "trains, not on its base method alone: give it method.base_method=combined"
+            )
+
+
 def _ia3(values: Values, at: str) -> None:
     if not [*values["outputs"], *values["inputs"]]:
         raise ConfigError(f"{at}outputs and inputs are both empty: there is nothing to scale")
@@ -304,8 +318,39 @@ def _peft(values: Values, at: str) -> None:
             f"{at}type={kind} is no tuner of the installed peft (types that put tokens in front of "
             f"the input are not offered: method=prefix); {did_you_mean(str(kind), known)}"
         )
+    norms = PAPER_ROLES["LN_TUNING"]
+    if kind == "LN_TUNING" and not set(values["target_modules"]) <= set(norms):
+        raise ConfigError(
+            f"{at}target_modules: LN_TUNING trains norms, choose of {', '.join(norms)}, got "
+            f"{values['target_modules']}"
+        )
     refuse_ineffective(kind, config)
     check_peft_settings(kind, config, at)
+
+
+def _mc_dropout(values: Values, at: str) -> None:
+    for inside, node in method_nodes(values.get("base_method"), f"{at}base_method."):
+        drawn = []
+        if node["_target_"] == _SPARSE and node["score"] == "learned":
+            drawn = ["score=learned"]
+        elif node["_target_"] == _PEFT:
+            names = DROPPED_WEIGHTS.get(node["type"], ())
+            drawn = [f"config.{name}" for name in names if node["config"].get(name)]
+        if drawn:
+            raise ConfigError(
+                f"{inside}{drawn[0]}: MCDropout predicts in training mode, in which these weights "
+                "are drawn once for all samples and all texts of a batch; choose another setting "
+                "or base method, such as method.base_method=lora"
+            )
+
+
+def _sparse_adapter(values: Values, at: str) -> None:
+    if _ADALORA in {node["_target_"] for _, node in method_nodes(values.get("base_method"))}:
+        raise ConfigError(
+            f"{at}base_method: AdaLoRA keeps whole matrices orthogonal, pruned weights too, and at "
+            "the start the task says nothing of them (singular values of 0); choose another base "
+            "method, such as adapter"
+        )
 
 
 def _robust_partial(values: Values, at: str) -> None:
@@ -324,11 +369,15 @@ def _robust_partial(values: Values, at: str) -> None:
 _HERE = "peftbench.methods"
 _ADALORA = f"{_HERE}.adalora.AdaLoRA"
 _PEFT = f"{_HERE}.peft.Peft"
+_SPARSE = f"{_HERE}.sparse_adapter.SparseAdapter"
 
 #: Rules between settings, by the class of the method.
 RULES: dict[str, Callable[[Values, str], None]] = {
     _ADALORA: _adalora,
+    f"{_HERE}.combined.Combined": _combined,
     f"{_HERE}.ia3.IA3": _ia3,
+    f"{_HERE}.mc_dropout.MCDropout": _mc_dropout,
     _PEFT: _peft,
+    _SPARSE: _sparse_adapter,
     f"{_HERE}.robust_partial.RobustPartial": _robust_partial,
 }

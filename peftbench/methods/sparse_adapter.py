@@ -16,9 +16,10 @@ Large-Sparse is `widen: k` with `keep: 1/k`: as many weights as before, in a wid
 Departures from the paper: bottleneck and recipe are the base method's own. In the authors' code an
 adapter has a norm of its input, ReLU, and the backbone's dropout between its matrices; their script
 has lr 1e-4, decay 0.1, batch 48 and 10 epochs. The head trains (in their script it keeps its random
-start); batches are as large for GraSP as for the others; ties are broken at random, so that the
-zero matrices of LoRA-like starts are pruned at random by magnitude. `score: learned` goes further
-than the paper: hard-concrete gates, whose expected number beyond `keep` costs `penalty`.
+start); batches are as large for GraSP as for the others; ties are broken at random. Magnitude, SNIP
+and GraSP refuse base methods with matrices of zeros (LoRA's start), of which they tell nothing.
+`score: learned` goes further than the paper: hard-concrete gates, whose expected number beyond
+`keep` costs `penalty`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -65,16 +66,14 @@ class SparseAdapter(WrapperMethod):
                 f"{type(self.base_method).__name__} has no matrices to prune; choose adapter, "
                 "parallel, lora, prefix or combined as method.base_method"
             )
-        by_weight = self.score in ("snip", "magnitude")
+        by_weight = self.score in ("snip", "magnitude", "grasp")
         if by_weight and not all(linear.weight.any() for linear in found.values()):
             raise ValueError(
                 f"score={self.score} is 0 for a matrix of {type(self.base_method).__name__} that "
                 "starts at 0, so that it tells nothing of its weights and may prune all of them: "
                 "use random or er, or another base_method, such as adapter"
             )
-        if self.score == "learned" and any(
-            getattr(part, "reads_weights", False) for part in model.module.modules()
-        ):
+        if self.score == "learned" and model.has_part("reads_weights"):
             raise ValueError(
                 "score=learned gates the updates of DoRA, whose lengths are those of the weights "
                 "without gates: choose another score, or method.base_method.use_dora=false"

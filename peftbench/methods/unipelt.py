@@ -48,8 +48,22 @@ class UniPELT(WrapperMethod):
         )
 
     def insert(self, model: AdaptedModel) -> None:
-        """Insert it, and give each block a gate for each matrix `up`, one for the prefix."""
+        """Insert it, and give each block a gate for each matrix `up`, one for the prefix.
+
+        Raises:
+            ValueError: if there is nothing to give a gate, or something that cannot have one.
+        """
         self.base_method.insert(model)
+        if model.has_part("reads_weights") or any(
+            path.rpartition(".")[2] == "up" and not isinstance(part, nn.Linear)
+            for block in model.blocks
+            for path, part in block.named_modules()
+        ):
+            raise ValueError(
+                f"{type(self.base_method).__name__} as it is configured has matrices that no gate "
+                "can stand behind, since they are no plain linears or are read beside being "
+                "called; choose another base method, or put it around method.base_method=unipelt"
+            )
         ups: dict[int, dict[str, nn.Linear]] = {n: {} for n in range(len(model.blocks))}
         for path, linear in model.inserted("up").items():
             block = model.block_of(f"{path}.weight")

@@ -179,6 +179,17 @@ class AdaptedModel(nn.Module):
             and f"{path}.weight" not in self._pretrained
         }
 
+    def has_part(self, mark: str) -> bool:
+        """Whether a part says something of itself, by a class attribute of this name."""
+        return any(getattr(part, mark, False) for part in self.modules())
+
+    @property
+    def drops(self) -> bool:
+        """Whether there is dropout, so that two passes over a batch differ in training."""
+        modules = [part.p for part in self.modules() if isinstance(part, nn.Dropout)]
+        config = self.module.config
+        return any((*modules, *(getattr(config, name, 0) for name in _ATTENTION_DROPOUT)))
+
     def put(self, path: str, part: nn.Module) -> None:
         """Set what is at a path that `inserted` gave."""
         replace_module(self.module, path, part)
@@ -231,9 +242,20 @@ class AdaptedModel(nn.Module):
             which: is asked about every pretrained parameter outside the head.
 
         Raises:
-            ValueError: if none does.
+            ValueError: if none does, or if something was put around one.
         """
-        chosen = [n for n, p in self._frozen() if which(n, p)]
+        chosen = [
+            name
+            for name, p in self.module.named_parameters()
+            if (name in self._pretrained or self.backbone.owns(p))
+            and not self.in_head(name)
+            and which(name, p)
+        ]
+        if around := sorted(set(chosen) - self._pretrained):
+            raise ValueError(
+                f"another method has put something around {around[0]} and {len(around) - 1} other "
+                f"weights before the one that trains each {what}: let it come first"
+            )
         if not chosen:
             raise ValueError(f"{self.name} has no {what} to train; choose another method for it")
         for name in chosen:
@@ -432,14 +454,12 @@ class AdaptedModel(nn.Module):
             if isinstance(module, SparseEmbedding):
                 yield f"{name}.weight", module
 
-    def _frozen(self) -> Iterator[tuple[str, nn.Parameter]]:
-        for name, parameter in self.module.named_parameters():
-            if name in self._pretrained and not self.in_head(name):
-                yield name, parameter
-
 
 #: What modules that are put around another one call it.
 _AROUND = ("part", "linear")
+
+#: Of a config, the dropout of attention, which has no module in most models.
+_ATTENTION_DROPOUT = ("attention_dropout", "attention_probs_dropout_prob", "attn_pdrop")
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 

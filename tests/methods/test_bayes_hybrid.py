@@ -147,6 +147,27 @@ def test_noise_has_the_mean_and_variance_of_the_weights(noise):
     torch.testing.assert_close(y.std(0), std[0], rtol=0.25 if noise == "flipout" else 0.06, atol=0)
 
 
+def test_local_noise_of_small_inputs_is_there_in_fp16():
+    """Its variance, 2e-9, is below the least number of fp16, which is 6e-8."""
+    torch.manual_seed(0)
+    layer = GaussianLinear(nn.Linear(8, 3), "local", 0.05).train()
+    with torch.no_grad():
+        layer.weight.zero_()
+        expected = 0.01 * layer.std.square().sum(1).sqrt()
+        with torch.autocast("cpu", torch.float16):
+            y = layer(torch.full((1, 4000, 8), 0.01))
+    torch.testing.assert_close(y[0].float().std(0), expected, rtol=0.06, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("precision", "noise", "revision"),
+    [("fp16", "local", 2), ("bf16", "local", 1), ("fp16", "flipout", 1), ("fp16", "batch", 1)],
+)
+def test_only_local_noise_in_fp16_has_a_new_key(precision, noise, revision):
+    words = ("method=bayes_hybrid", f"method.noise={noise}", f"train.precision={precision}")
+    assert tiny.one_run(*words, "task=mrpc").loss_revision == revision
+
+
 def test_draws_give_each_group_one_sample():
     layer = GaussianLinear(nn.Linear(6, 3), "batch", 0.8).eval()
     layer.draws = 5

@@ -12,6 +12,7 @@ from peftbench.core.errors import ConfigError
 from peftbench.methods import peft
 from peftbench.methods.base import build_method, task_loss
 from peftbench.models.adapted_model import AdaptedModel
+from peftbench.training.session import parameter_groups
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the library's own, of many kinds
 
@@ -93,6 +94,11 @@ def test_norms(family):
     made = adapted_model(family, "method=layernorm")
     library = adapted_model(family, "method=peft", "method.type=LN_TUNING")
     agree(made, library, {".ln_tuning_layers.default": ""}, family)
+    last = adapted_model(
+        family, "method=peft", "method.type=LN_TUNING", "method.target_modules=[ffn_norm]"
+    )
+    half = {name for name in library.trained() if ".attention." not in name}
+    assert last.trained().keys() == half < library.trained().keys()
 
 
 def test_a_type_that_rewrites_the_weights_leaves_the_backbone_alone():
@@ -133,6 +139,10 @@ def test_every_offered_type_is_the_librarys():
         (["method.config.use_qalora=true"], "use_qalora has no effect here: it acts on weights"),
         (["method.config.alora_invocation_tokens=[5]"], "is read by the library's own forward"),
         (["method.config.kasa_config={}"], "kasa_config adds terms to the loss"),
+        (
+            ["method.config.velora_config={init_type: batch_average_once}"],
+            "keeps what the first pass gives, which here may be a warm-up",
+        ),
         (["method.config.task_type=SEQ_CLS"], "LORA: config.task_type has no effect here"),
         (
             ["method.type=IA3", "method.config.target_modules=[key]"],
@@ -178,3 +188,26 @@ def test_sizes_are_judged_on_the_model_itself():
     dry_run.validate_run(plan("model=minilm", *words).runs[0])
     with pytest.raises(ValueError, match="tiny has no place for peft's MISS"):
         adapted_model("bert", *words)
+
+
+@pytest.mark.parametrize(("kind", "scale"), [("IA3", "ia3_l"), ("BOFT", "boft_s")])
+def test_scales_have_no_decay(kind, scale):
+    """In the library they have two dimensions, as matrices have."""
+    made = adapted_model("bert", "method=peft", f"method.type={kind}")
+    scales = {id(p) for n, p in made.trained().items() if f".{scale}." in n and p.ndim == 2}
+    groups = parameter_groups(made.trained(), tiny.recipe(weight_decay=0.5), {})
+    decays = {group["weight_decay"] for group in groups for p in group["params"] if id(p) in scales}
+    assert decays == {0.0}
+
+
+def test_only_runs_whose_scales_decayed_have_new_keys():
+    decayed, none = "train.weight_decay=0.01", "train.weight_decay=0"
+    found = {
+        (kind, decay): tiny.one_run("method=peft", f"method.type={kind}", decay).loss_revision
+        for kind in ("IA3", "BOFT", "LORA")
+        for decay in (decayed, none)
+    }
+    assert {key for key, revision in found.items() if revision > min(found.values())} == {
+        ("IA3", decayed),
+        ("BOFT", decayed),
+    }

@@ -14,6 +14,7 @@ from short_runs import CPU, one
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
 from peftbench.data import batching, loading, tokenization
+from peftbench.data.batching import NO_TOKEN
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.methods import dry_run, regularizers
 from peftbench.methods.base import build_method, task_loss
@@ -90,6 +91,7 @@ def test_scores_of_a_run_in_fp16_are_those_of_fp32(choose):
 
 def test_only_blocks_chosen_in_fp16_have_new_keys():
     words = ("method=robust_partial", "method.choose=rgn,lisa", "train.precision=fp16,bf16")
+    words += ("method.penalty=none",)
     concerned = {
         (run.method.hyperparameters["choose"], run.train.precision): run.loss_revision
         for run in plan(*words, "task=mrpc").runs
@@ -98,6 +100,24 @@ def test_only_blocks_chosen_in_fp16_have_new_keys():
         **{("rgn", "fp16"): 2, ("rgn", "bf16"): 1},
         **{("lisa", "fp16"): 1, ("lisa", "bf16"): 1},
     }
+
+
+def test_only_smart_in_fp16_and_penalties_on_texts_have_new_keys():
+    words = ("method=robust_partial", "method.choose=all", "train.precision=fp16,bf16")
+    words += ("method.penalty=smart,r3f,none",)
+    texts = ("task=socialqa", "model=smollm2_135m")
+    for task, expected in (
+        (("task=mrpc",), {("smart", "fp16"): 2}),
+        (
+            texts,
+            {("smart", "fp16"): 3, ("smart", "bf16"): 2, ("r3f", "fp16"): 2, ("r3f", "bf16"): 2},
+        ),
+    ):
+        found = {
+            (run.method.hyperparameters["penalty"], run.train.precision): run.loss_revision
+            for run in plan(*words, *task).runs
+        }
+        assert {key: revision for key, revision in found.items() if revision > 1} == expected
 
 
 def test_manual_blocks_and_a_state_of_other_blocks():
@@ -166,6 +186,43 @@ def test_targets_have_no_gradient_and_the_same_value():
     assert float((whole[0] - slopes[0]).abs().max()) > 1e-3
 
 
+def test_behind_the_end_of_a_text_nothing_is_compared():
+    """The mean of each text's wanted tokens, as in the loss, then of the texts."""
+    a, b = torch.randn(2, 4, 5, requires_grad=True), torch.randn(2, 4, 5)
+    labels = torch.tensor([[1, NO_TOKEN, NO_TOKEN, NO_TOKEN], [1, 2, 3, 4]])
+    for targets in (False, True):
+        first = regularizers.divergence(a[0, :1], b[0, :1])
+        second = regularizers.divergence(a[1], b[1])
+        found = regularizers.divergence(a, b, labels, targets=targets)
+        torch.testing.assert_close(found, (first + second) / 2)
+        (slopes,) = torch.autograd.grad(found, a)
+        assert not slopes[0, 1:].any()
+        assert slopes[0, 0].any()
+
+
+def test_the_direction_of_smart_in_fp16_is_that_of_fp32(monkeypatch):
+    """Of a divergence as small as late in training its gradients are below fp16's least number."""
+    made = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0).eval()
+    build_method(tiny.one_run("method=full").method).insert(made)
+    shifts = []
+    shifted = regularizers._shifted
+
+    def watched(model, batch, shift):
+        shifts.append(shift)
+        return shifted(model, batch, shift)
+
+    monkeypatch.setattr(regularizers, "_shifted", watched)
+    monkeypatch.setattr(regularizers, "divergence", lambda a, b, *_, **__: 1e-9 * (a - b).sum())
+    for half in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.float16, enabled=half):
+            regularizers.smart(made, BATCH, made(BATCH), 1.0)
+    real = torch.arange(BATCH["input_ids"].shape[1]) < BATCH["lengths"][:, None]
+    plain, half = shifts[1][real], shifts[3][real]
+    assert half.abs().amax(-1) == pytest.approx(torch.ones(len(half)), abs=1e-3)
+    assert float(F.cosine_similarity(plain, half, dim=-1).min()) > 0.99
+
+
 def test_smart_compares_with_targets():
     made = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0).eval()
     build_method(tiny.one_run("method=full").method).insert(made)
@@ -174,7 +231,7 @@ def test_smart_compares_with_targets():
     (slope,) = torch.autograd.grad(regularizers.smart(made, BATCH, logits, 0.5), logits)
     torch.manual_seed(0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(regularizers, "divergence", lambda a, b, targets=False: whole(a, b))
+        patch.setattr(regularizers, "divergence", lambda a, b, labels, targets=False: whole(a, b))
         (other,) = torch.autograd.grad(regularizers.smart(made, BATCH, logits, 0.5), logits)
     assert not torch.allclose(slope, other)
 
@@ -224,6 +281,33 @@ def test_rdrop_takes_both_passes_loss_and_divergence(base_method):
     if hasattr(inner, "divergence"):
         expected = expected + inner.kl * inner.divergence(made)
     torch.testing.assert_close(loss, expected)
+
+
+NO_DROPOUT = "model.shape={hidden_dropout_prob:0.0,attention_probs_dropout_prob:0.0}"
+
+
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        (("full", NO_DROPOUT), True),
+        (("full", "model.family=llama"), True),
+        (("full", "model.family=modernbert"), True),
+        (("lora", "model.family=llama", "method.base_method.dropout=0"), True),
+        (("lora", "model.family=llama"), False),  # dropout of its own
+        (("blob", "model.family=llama"), False),  # draws of its own
+        (("full",), False),
+    ],
+    ids=lambda given: "-".join(given)[:24] if isinstance(given, tuple) else "",
+)
+def test_rdrop_without_dropout_is_refused_before_anything_starts(tmp_path, words, refused):
+    base, *more = words
+    given = ("method=robust_partial", "method.penalty=rdrop", f"method.base_method={base}", *more)
+    run = one(tiny.own_task(tmp_path), *given)
+    if not refused:
+        dry_run.rehearse(run, None)
+        return
+    with pytest.raises(ConfigError, match="drops anything, so that both passes are one"):
+        dry_run.rehearse(run, None)
 
 
 def test_wise_survives_early_stopping(tmp_path):

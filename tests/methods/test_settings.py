@@ -47,11 +47,23 @@ TASK = "task=synthetic_opinion"
         ("ia3 outputs=[] inputs=[]", "outputs and inputs are both empty"),
         ("ia3 outputs=[key,key]", "outputs: key twice"),
         ("mc_dropout samples=0", r"method\.samples must be a whole number of at least 1"),
+        (
+            "mc_dropout base_method=sparse_adapter base_method.score=learned",
+            r"method\.base_method\.score=learned: MCDropout .* drawn once for all samples",
+        ),
+        (
+            "mc_dropout base_method=peft base_method.type=LOHA base_method.config.rank_dropout=0.1",
+            r"method\.base_method\.config\.rank_dropout: MCDropout .* drawn once",
+        ),
         ("prefix length=-1", r"method\.length must be a whole number of at least 0"),
         ("random_mask keep=0", "keep must be a number greater than 0"),
         ("robust_partial choose=manual", "only manual lists blocks"),
         ("robust_partial choose=manual which=[7]", r"which=\[7\]: tiny has 2 blocks, 0 to 1"),
         ("sparse_adapter score=best", "score must be one of random"),
+        (
+            "sparse_adapter base_method=adalora",
+            r"method\.base_method: AdaLoRA keeps whole matrices",
+        ),
         ("sparse_adapter base_method=lora base_method.rank=64", r"method\.base_method\.rank must"),
         ("peft type=VERAA", r"method\.type=VERAA is no tuner .* did you mean .*VERA"),
         ("peft type=XLORA", "mixes LoRAs that were trained before"),
@@ -59,6 +71,7 @@ TASK = "task=synthetic_opinion"
         ("peft config.task_type=SEQ_CLS", "LORA: config.task_type has no effect here"),
         ("peft config.r=33", r"method\.config\.r must be at most 32"),
         ("peft config.layers_to_transform=[2]", "tiny has 2 blocks, 0 to 1"),
+        ("peft type=LN_TUNING target_modules=[query]", "LN_TUNING trains norms, .* got .*query"),
         ("peft target_modules=[querry]", "'querry' is no role"),
         ("unipelt base_method.members.lora.rank=0", r"method\.base_method\.members\.lora\.rank"),
     ],
@@ -67,6 +80,13 @@ def test_refused_at_planning(words, message):
     method, *others = words.split()
     with pytest.raises(ConfigError, match=message):
         plan("model=tiny", TASK, f"method={method}", *(f"method.{word}" for word in others))
+
+
+def test_dropout_of_inputs_inside_the_library_is_each_texts_own():
+    words = ("method=mc_dropout", "method.base_method=peft")
+    plan("model=tiny", TASK, *words, "method.base_method.config.lora_dropout=0.1")
+    off = ("method.base_method.type=LOHA", "method.base_method.config.rank_dropout=0.0")
+    plan("model=tiny", TASK, *words, *off)
 
 
 @pytest.mark.parametrize(

@@ -170,10 +170,12 @@ def test_bad_values_are_refused_before_anything_starts(words, message):
         dry_run.validate_run(plan("model=tiny", "method=sparse_adapter", *words).runs[0])
 
 
-@pytest.mark.parametrize("score", ["snip", "magnitude"])
+@pytest.mark.parametrize("score", ["snip", "magnitude", "grasp"])
 @pytest.mark.parametrize("base", ["lora", "parallel", "combined"])
 def test_a_score_that_is_zero_for_a_matrix_is_refused_before_training(base, score):
-    """LoRA's B is 0, so |w| and |w g| are 0 for B, and |w g| for A as g is 0.
+    """LoRA's B is 0, so |w|, |w g| and w (H g) are 0 for B, and |w g| for A as g is 0.
+
+    GraSP kept weights of A alone: without B nothing but the head trained.
 
     Of `combined`, magnitude pruned all of the adapters' second matrices, without a word.
     """

@@ -112,6 +112,17 @@ def test_a_method_around_it_leaves_the_gates():
             ["method.base_method=lora", "model.family=deberta_v2"],
             "has no gates for updates of queries",
         ),
+        (["method.base_method=unipelt"], "UniPELT as it is configured has matrices that no gate"),
+        (
+            ["method.base_method=bayes_hybrid", "method.base_method.matrices=[down,up]"],
+            "BayesHybrid as it is configured has matrices that no gate can stand behind",
+        ),
+        (
+            ["method.base_method=sparse_adapter", "method.base_method.score=random"],
+            "put it around method.base_method=unipelt",
+        ),
+        (["method.base_method=lora", "method.base_method.use_dora=true"], "LoRA as it is conf"),
+        (["method.base_method=adalora"], "AdaLoRA as it is configured"),
     ],
 )
 def test_methods_without_a_place_for_gates_are_refused(words, message):
@@ -123,6 +134,8 @@ def test_methods_without_a_place_for_gates_are_refused(words, message):
         "method.base_method.target_modules=[value]",
     )
     dry_run.validate_run(plan("model=tiny", "method=unipelt", *value).runs[0])
+    down = ("method.base_method=bayes_hybrid", "method.base_method.matrices=[down]")
+    dry_run.validate_run(plan("model=tiny", "method=unipelt", *down).runs[0])
 
 
 def test_counts_of_the_paper():

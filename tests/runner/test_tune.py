@@ -73,6 +73,24 @@ def test_ranges_of_one_command_are_those_of_each_run():
     assert 1e-5 < min(all_.rates) < max(all_.rates) < 5e-5
 
 
+@pytest.mark.parametrize("base", ["lora", "bitfit"])
+def test_a_range_that_was_found_around_full_fine_tuning_is_of_that_alone(base):
+    """LoRA's published 4e-4 was below it, BitFit's 1e-3 too."""
+    around = tiny("method=robust_partial", f"method.base_method={base}", "method.choose=all")
+    (found,), (alone,) = (
+        tune.questions(plan(*words), Search()) for words in (around, tiny(f"method={base}"))
+    )
+    assert (found.rates, found.source) == (alone.rates, alone.source)
+    (full,) = tune.questions(plan(*tiny("method=robust_partial")), Search())
+    assert "results/tuning" in full.source
+
+
+def test_a_range_of_a_wrapper_that_is_none_is_refused():
+    words = tiny("method=robust_partial", "method.search={lr:[1e-4]}")
+    with pytest.raises(ConfigError, match=r"recipe\.search is .*; write it as search"):
+        plan(*words)
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

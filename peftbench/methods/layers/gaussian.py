@@ -11,7 +11,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from peftbench.data.batching import Batch
-from peftbench.methods.base import WrapperMethod, averaged, repeated
+from peftbench.methods.base import WrapperMethod, averaged, not_in_fp16, repeated
 from peftbench.methods.settings import Limits
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.system import io
@@ -39,6 +39,9 @@ class GaussianLinear(nn.Module):
         spread: standard deviations start at G^2, G uniform in [spread / sqrt 2, spread].
         uniform: draw the means from U(-b, b) instead, b = sqrt(6 / max(in, out)).
     """
+
+    #: It draws in training.
+    draws_weights = True
 
     #: The parameter of the standard deviations.
     spread_name: ClassVar[str] = "log_std"
@@ -109,7 +112,8 @@ class GaussianLinear(nn.Module):
         if self.draws or not self.training:  # what is no example's (relative positions): the mean
             return F.linear(x, self.weight)
         if self.noise == "local":
-            variance = F.linear(x.float() ** 2, self.std**2)
+            with not_in_fp16(x.device):  # variances are small
+                variance = F.linear(x.float() ** 2, self.std**2)
             y = F.linear(x, self.weight)
             return y + (variance.clamp(min=1e-16).sqrt() * torch.randn_like(variance)).to(y.dtype)
         noise = self.std * torch.randn_like(self.weight)

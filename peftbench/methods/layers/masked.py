@@ -41,6 +41,9 @@ class GatedLinear(nn.Module):
 
     TEMPERATURE, LOW, HIGH = 2 / 3, -0.1, 1.1
 
+    #: It draws in training: once for all examples of a pass.
+    draws_weights = True
+
     def __init__(self, linear: nn.Linear):
         super().__init__()
         self.weight = nn.Parameter(linear.weight.detach())
