@@ -139,10 +139,14 @@ def open_export(folder: Path, setting: RuntimeConfig) -> PredictionSource:
     device = device_of(setting)
     tokenizer = load_tokenizer(run.model) if export.form != MODEL else _own_tokenizer(folder, run)
     model: Any = called_model(export)
+    inner = model.get_base_model() if export.form == PEFT else model
+    ids = prompting.verbalizer_ids(run, tokenizer)
     if run.task.regression:  # as `AdaptedModel` does
-        inner = model.get_base_model() if export.form == PEFT else model
         heads.compute_exactly(inner, run.model.family_config.head)
-    called = CalledModel(model, prompting.verbalizer_ids(run, tokenizer)).to(device)
+    if ids is not None:  # as `Backbone` does
+        heads.narrow(inner, ids)
+        ids = list(range(len(ids)))
+    called = CalledModel(model, ids).to(device)
     resolved = kept_precision(precision, device)
     predictor = Predictor(
         tokenizer.pad_token_id,

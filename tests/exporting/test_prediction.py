@@ -8,12 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tiny
+import torch
 from safetensors.torch import load_file, save_file
 from short_runs import CPU, one
 
 import peftbench
 from peftbench.core.errors import ConfigError
 from peftbench.core.runtime import RuntimeConfig
+from peftbench.data import loading
 from peftbench.exporting import prediction
 from peftbench.exporting.folder import export_run
 from peftbench.results.store import ResultsFolder
@@ -150,6 +152,24 @@ def test_prompts_predict_by_words(tmp_path, family, method):
     ):
         prediction.predict_file(source, tmp_path / "validation.csv", tmp_path / f"of_{name}.csv")
         check_classes(rows(tmp_path / f"of_{name}.csv"), record, results)
+
+
+@pytest.mark.parametrize(("family", "method"), [("llama", "lora"), ("bert", "lora")])
+def test_words_are_scored_in_fp32_from_a_folder_of_a_bf16_run(tmp_path, family, method):
+    """In bf16 scores of words are 1/16 apart, so that some are equal and the first class wins."""
+    own = ("prompt=words", "prompt.verbalizer=[e,h]", "prompt.masked='{0} {answer}'")
+    words = (f"method={method}", f"model.family={family}", "prompt.causal='{0} {answer}'", *own)
+    record, results = kept(tmp_path, *words, "train.precision=bf16")
+    export_run(record, results, tmp_path / "folder", validation=False)
+    known = results.predictions(record)["scores"]
+    source = prediction.open_export(tmp_path / "folder", CPU)
+    columns = loading.load_split(record.run.task, "validation", None).texts
+    tokens = source.tokenize(columns)
+    scores = source.predictor.predict(tokens, np.arange(len(tokens)))["scores"]
+    np.testing.assert_allclose(scores, known, atol=2e-2)
+    rounded = torch.from_numpy(scores).bfloat16().float().numpy()
+    assert (scores != rounded).mean() > 0.9
+    np.testing.assert_allclose(source.predict(columns), probabilities(known), atol=5e-3)
 
 
 def test_a_stopped_prediction_continues(tmp_path, monkeypatch):
