@@ -1,7 +1,7 @@
 """Exported folders as models that are called like those of transformers."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from peftbench.core.run import Json, Run
 from peftbench.data import batching, glue_labels, prompting
 from peftbench.data.batching import Batch
 from peftbench.data.tokenizer import load_tokenizer
-from peftbench.methods.base import OWN, PEFT, build_method
+from peftbench.methods.base import MODEL, OWN, PEFT, build_method
 from peftbench.models import pretrained
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
@@ -55,7 +55,8 @@ def read_export(folder: Path) -> Export:
     """What an exported folder says about itself.
 
     Raises:
-        ConfigError: if `peftbench export` did not write it.
+        ConfigError: if `peftbench export` did not write it, or it needs a local base model that is
+            neither where it was nor beside the folder.
         RecordError: if its own description was altered.
     """
     try:
@@ -64,7 +65,23 @@ def read_export(folder: Path) -> Export:
         raise ConfigError(
             f"{folder} is no folder of `peftbench export`: it has no {ABOUT}"
         ) from None
-    return Export(folder, about["form"], Run.from_json(about["run"]), about)
+    run = Run.from_json(about["run"])
+    if about["form"] != MODEL:
+        run = _with_base(run, folder)
+    return Export(folder, about["form"], run, about)
+
+
+def _with_base(run: Run, folder: Path) -> Run:
+    """A run whose local base model is where it was, or beside the folder, as the card says."""
+    path = run.model.path
+    if path is None or Path(path).is_dir():
+        return run
+    beside = folder.absolute().parent / str(run.model.checkpoint)
+    if not beside.is_dir():
+        raise ConfigError(
+            f"the base model of {folder} is neither at {path} nor at {beside}; copy it there"
+        )
+    return replace(run, model=replace(run.model, path=str(beside)))
 
 
 def weight_hashes(folder: Path) -> dict[str, str]:

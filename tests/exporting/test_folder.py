@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,6 +23,7 @@ from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.runtime import RuntimeConfig
 from peftbench.data import loading
+from peftbench.exporting import prediction
 from peftbench.exporting.folder import export_run
 from peftbench.exporting.kept_run import rebuild
 from peftbench.exporting.probe import probe_logits
@@ -431,6 +433,39 @@ def test_a_card_does_not_say_where_a_local_base_is(tmp_path, method, code):
     found = validation_scores(tmp_path / "out", model, record.run)
     known = results.predictions(record)["scores"]
     np.testing.assert_allclose(found, known, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["lora", "adapter", "bitfit"])
+def test_a_local_base_may_be_moved_beside_the_folder(tmp_path, method):
+    """As the card says, so that another machine predicts too; the hash of its weights is checked."""
+    home, there = tmp_path / "home", tmp_path / "there"
+    there.mkdir()
+    base = checkpoints.checkpoint(home / "mine")
+    words = ("model=auto", f"model.checkpoint='{base}'", f"method={method}")
+    run = one(tiny.own_task(tmp_path), *(word for word in WORDS if word != tiny.WIDE), *words)
+    done, results = execute(run, KEEP), ResultsFolder(tmp_path / "runs")
+    record = results.save(done.record, done.predictions, done.trained)
+    export_run(record, results, home / "out", validation=False)
+    shutil.copytree(home / "out", there / "out")
+    base.rename(tmp_path / "away")
+    known = results.predictions(record)["scores"]
+    if method != "bitfit":
+        said = f"the base model of {there / 'out'} is neither at {base} nor at {there / 'mine'};"
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            peftbench.load_exported(there / "out")
+        other = checkpoints.checkpoint(there / "mine", initializer_range=0.5)
+        with pytest.raises(ConfigError, match="hash to"):
+            peftbench.load_exported(there / "out")
+        shutil.rmtree(other)
+        (tmp_path / "away").rename(there / "mine")
+    model = peftbench.load_exported(there / "out")
+    found = validation_scores(there / "out", model, record.run)
+    np.testing.assert_allclose(found, known, rtol=1e-3, atol=1e-4)
+    source = prediction.open_export(there / "out", KEEP)
+    texts = loading.load_split(run.task, "validation", None).texts
+    odds = np.exp(known.astype(np.float64))
+    likely = odds / odds.sum(1, keepdims=True)
+    np.testing.assert_allclose(source.predict(texts), likely, atol=1e-4)
 
 
 def test_nothing_is_left_where_the_logits_are_others(tmp_path, monkeypatch):
