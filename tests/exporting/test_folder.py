@@ -1,6 +1,7 @@
 """Exported folders are loaded by transformers and peft alone, and give the run's logits."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -15,23 +16,26 @@ import tiny
 import torch
 from safetensors.torch import load_file
 from short_runs import one
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 import peftbench
 from peftbench.cli.exporting import export
 from peftbench.config.sweep import plan
+from peftbench.core.configs import WheelsConfig
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.runtime import RuntimeConfig
-from peftbench.data import loading
-from peftbench.exporting import prediction
+from peftbench.data import batching, loading, prompting
+from peftbench.exporting import card, prediction
 from peftbench.exporting.folder import export_run
 from peftbench.exporting.kept_run import rebuild
-from peftbench.exporting.probe import probe_logits
+from peftbench.exporting.loading import CalledModel
+from peftbench.exporting.probe import probe_logits, probe_tokens
 from peftbench.methods.base import SAME_LOGITS, build_method
 from peftbench.models import pretrained
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.results.store import ResultsFolder
+from peftbench.system import hub
 from peftbench.training.trainer import TrainingOutput, execute
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries' own, of many kinds
@@ -428,16 +432,152 @@ def test_a_card_does_not_say_where_a_local_base_is(tmp_path, method, code):
     assert code in card
     assert ("and the base model `./mine`" in card) == (method != "bitfit")
     if method == "lora":
-        assert f"from_pretrained({str(tmp_path / 'mine')!r}, num_labels=2)" in lines[2]
+        assert f"from_pretrained({str(tmp_path / 'mine')!r}, num_labels=2, " in lines[2]
     model = peftbench.load_exported(tmp_path / "out")
     found = validation_scores(tmp_path / "out", model, record.run)
     known = results.predictions(record)["scores"]
     np.testing.assert_allclose(found, known, rtol=1e-3, atol=1e-4)
 
 
+def own_checkpoint(folder: Path, family: str, dtype: torch.dtype, language: bool) -> Path:
+    """A checkpoint with a head for three classes, or a language model; its config says its type."""
+    checkpoints.checkpoint(folder, family, initializer_range=0.2, num_labels=3)
+    config = AutoConfig.from_pretrained(folder)
+    model = tiny.one_run(f"model.family={family}").model
+    made = pretrained.architecture(model, language).from_config(config)
+    made.to(dtype).save_pretrained(folder)
+    assert AutoConfig.from_pretrained(folder).dtype == dtype
+    return folder
+
+
+def run_card(folder: Path, place: Path, block: int = 0) -> dict:
+    """What the code of a card makes, in the folder that holds it."""
+    code = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)[block]
+    namespace: dict = {}
+    before = Path.cwd()
+    os.chdir(place)
+    try:
+        exec(code, namespace)
+    finally:
+        os.chdir(before)
+    return namespace
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("method", "form", "family", "words"),
+    [
+        ("lora", "peft", "bert", ()),
+        ("lora", "peft", "llama", ()),
+        ("lora", "peft", "roberta", ("model.dtype=bf16",)),
+        ("prefix", "peft", "roberta", ("method.length=5",)),
+        ("lora", "peft", "llama", ("prompt=words",)),
+        ("lora", "peft", "bert", ("prompt=words",)),
+        ("lora", "model", "bert", ()),
+        ("adapter", "peftbench", "bert", ()),
+    ],
+    ids=lambda given: "-".join(given) if isinstance(given, tuple) else given,
+)
+def test_the_code_of_a_card_gives_the_logits_of_the_run(
+    tmp_path, method, form, family, words, dtype
+):
+    """Also where the base has another head, or is kept in 16 bits, and with names of classes."""
+    language = "prompt=words" in words
+    base = own_checkpoint(tmp_path / "mine", family, dtype, language)
+    if language:
+        put = "'the film is {0} {answer}'"
+        words = (*words, f"prompt.causal={put}", f"prompt.masked={put}")
+        words = (*words, "prompt.verbalizer=[good,bad]")
+    auto = ("model=auto", f"model.checkpoint='{base}'", f"method={method}")
+    given = [word for word in WORDS if word != tiny.WIDE]
+    run = one(tiny.own_task(tmp_path), *given, *auto, *words)
+    done, results = execute(run, KEEP), ResultsFolder(tmp_path / "runs")
+    record = results.save(done.record, done.predictions, done.trained)
+    export_run(record, results, tmp_path / "out", form, validation=False)
+    expected = probe_logits(rebuild(record, results))
+    made = run_card(tmp_path / "out", tmp_path)
+    tokens = probe_tokens(run, made["tokenizer"])
+    batch = batching.collate(tokens, np.arange(len(tokens)), made["tokenizer"].pad_token_id, "2d")
+    ids = prompting.verbalizer_ids(run, made["tokenizer"])
+    with torch.inference_mode():
+        found = CalledModel(made["model"].eval(), ids)(batch)
+    assert expected.abs().max() > 0.1
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    if not language and form != "peftbench":
+        assert made["model"].config.id2label == {0: "other", 1: "vowel"}
+        assert made["model"].config.label2id == {"other": 0, "vowel": 1}
+
+
+def test_the_card_has_the_base_of_the_adapters_library_too(tmp_path):
+    """That library is not installed here: all lines before it are run."""
+    base = own_checkpoint(tmp_path / "mine", "bert", torch.bfloat16, language=False)
+    auto = ("model=auto", f"model.checkpoint='{base}'", "method=pfeiffer", "method.width=16")
+    run = one(tiny.own_task(tmp_path), *(word for word in WORDS if word != tiny.WIDE), *auto)
+    done, results = execute(run, KEEP), ResultsFolder(tmp_path / "runs")
+    record = results.save(done.record, done.predictions, done.trained)
+    export_run(record, results, tmp_path / "out", validation=False)
+    readme = tmp_path / "out/README.md"
+    text = readme.read_text()
+    assert "\nimport adapters\n" in text
+    readme.write_text(text.replace("import adapters\n", "").partition("adapters.init")[0] + "```")
+    model = run_card(tmp_path / "out", tmp_path, block=1)["model"]
+    assert model.classifier.weight.shape[0] == 2
+    assert model.config.id2label == {0: "other", 1: "vowel"}
+    for name, tensor in AdaptedModel(Backbone(run.model), 2, seed=0).pretrained.items():
+        if not name.startswith("classifier"):
+            assert torch.equal(model.get_parameter(name), tensor), name
+
+
+@pytest.mark.parametrize(
+    ("method", "family", "words"),
+    [("lora", "llama", ()), ("lora", "llama", ("prompt=words",)), ("pfeiffer", "bert", ())],
+    ids=["classifier", "words", "peftbench"],
+)
+def test_a_base_that_only_a_package_has_is_written_beside_the_adapter(
+    tmp_path, monkeypatch, method, family, words
+):
+    """Its name is a title, or the hub has other weights by that name: nobody could load those."""
+    language, title = bool(words), "Tiny.Q4_1 (4-bit weights, de-quantised)"
+    base = own_checkpoint(tmp_path / "mine", family, torch.float32, language)
+    packed = WheelsConfig(group="tiny", archive="tiny.gguf", sha256="0" * 64, conversion="gguf")
+    monkeypatch.setattr(hub.wheels, "available", lambda given: given == packed)
+    monkeypatch.setattr(hub.wheels, "unpacked", lambda given, patterns: base)
+    if language:
+        put = "'the film is {0} {answer}'"
+        words = (*words, f"prompt.causal={put}", f"prompt.masked={put}")
+        words = (*words, "prompt.verbalizer=[good,bad]")
+    auto = ("model=auto", f"model.checkpoint='{base}'", f"method={method}", *words)
+    given = [word for word in WORDS if word != tiny.WIDE]
+    run = one(tiny.own_task(tmp_path), *given, *auto)
+    model = replace(run.model, path=None, files_sha256=None, checkpoint=title, wheels=packed)
+    run = replace(run, model=model)
+    done, results = execute(run, KEEP), ResultsFolder(tmp_path / "runs")
+    record = results.save(done.record, done.predictions, done.trained)
+    export_run(record, results, tmp_path / "out", validation=False)
+    card = (tmp_path / "out/README.md").read_text()
+    assert "base_model:" not in card
+    expected = probe_logits(rebuild(record, results))
+    if method != "lora":
+        assert f"| Base model | {title} |" in card
+        assert "no base model but weights from packages" in card
+        assert not (tmp_path / "out/base").exists()
+        return
+    assert f"| Base model | {title}, in `base` |" in card
+    said = json.loads((tmp_path / "out/adapter_config.json").read_text())
+    assert said["base_model_name_or_path"] == str(tmp_path / "out/base")
+    shutil.rmtree(base)
+    made = run_card(tmp_path / "out", tmp_path)
+    tokens = probe_tokens(run, made["tokenizer"])
+    batch = batching.collate(tokens, np.arange(len(tokens)), made["tokenizer"].pad_token_id, "2d")
+    ids = prompting.verbalizer_ids(run, made["tokenizer"])
+    with torch.inference_mode():
+        found = CalledModel(made["model"].eval(), ids)(batch)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("method", ["lora", "adapter", "bitfit"])
 def test_a_local_base_may_be_moved_beside_the_folder(tmp_path, method):
-    """As the card says, so that another machine predicts too; the hash of its weights is checked."""
+    """As the card says, for another machine; there the hash of its weights is checked."""
     home, there = tmp_path / "home", tmp_path / "there"
     there.mkdir()
     base = checkpoints.checkpoint(home / "mine")
@@ -470,17 +610,14 @@ def test_a_local_base_may_be_moved_beside_the_folder(tmp_path, method):
 
 def test_nothing_is_left_where_the_logits_are_others(tmp_path, monkeypatch):
     record, results = kept(tmp_path, "method=full")
-    from peftbench.exporting import folder, loading
+    lines = card.loading_lines
 
-    def spoilt(path):
-        model = AutoModelForSequenceClassification.from_pretrained(path).eval()
-        with torch.no_grad():
-            model.classifier.bias[0] += 0.01
-        return model
+    def spoilt(*given):
+        return [*lines(*given), "model.classifier.bias.data[0] += 0.01"]
 
-    monkeypatch.setattr(loading, "load_model", spoilt)
+    monkeypatch.setattr(card, "loading_lines", spoilt)
     with pytest.raises(ConfigError, match=r"gives other logits .* than the run \(by 0.01\)"):
-        folder.export_run(record, results, tmp_path / "out", validation=False)
+        export_run(record, results, tmp_path / "out", validation=False)
     assert not (tmp_path / "out").exists()
 
 
