@@ -74,6 +74,7 @@ def gate(
     from peftbench.gate import thresholds as limits
 
     limit = limits.read(thresholds)
+    limit.require_one_measured(shift=bool(shift_files))
     setting = prediction_setting(device, threads, data_root)
     results = options.open_results(folder)
     ours, theirs = find_record(new, results), find_record(old, results)

@@ -117,6 +117,7 @@ class Gate:
             "rows": len(self.held.label),
             "device": self.device,
             "thresholds": asdict(self.thresholds),
+            "not_measured": self.thresholds.not_measured(shift=bool(self.shifts)),
             "criteria": told(found.criteria),
             "noise": told(found.noise),
             "abnormal": told(found.abnormal),

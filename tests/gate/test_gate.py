@@ -104,6 +104,7 @@ def test_a_worse_model_stops_with_the_rows_that_flip(here, lines):
     assert told["pass"] is False
     assert told["answer"].startswith("Stop: score, negative flips")
     assert told["rows"] == 60
+    assert told["not_measured"] == ["shift_difference"]
     named = {one["name"]: one for one in told["criteria"]}
     score, flips = named["score"], named["negative flips"]
     assert score["old"] > 0.8 > 0.2 > score["new"]
@@ -129,9 +130,35 @@ def test_a_worse_model_stops_with_the_rows_that_flip(here, lines):
         for name in ("old", "new", "change", "low", "high", "n"):
             assert one[name] == pytest.approx(score[name]), name
     assert len(scores) == 2
+    assert again["not_measured"] == []
     first = again["negative_flips"][0]
     assert first["texts"] == [lines[first["line"]][0]]
     assert lines[first["line"]][0] in (here / "texts.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("own", "missing"),
+    [
+        ("shift_difference: -0.03\n", "shift_difference is set"),
+        ("noise_difference: 0\nnoise: {}\n", "noise_difference is set"),
+        ("abnormal_difference: 0\nabnormal: []\n", "abnormal_difference is set"),
+        (
+            "noise_difference: 0\nnoise: {}\nshift_difference: 0\n",
+            "noise_difference, shift_difference are set",
+        ),
+    ],
+)
+def test_limits_that_nothing_is_compared_with_let_no_model_pass(here, own, missing):
+    names = ("score", "calibration", "noise", "shift", "abnormal")
+    rest = [*(f"{name}_difference" for name in names), "negative_flips", "latency_ratio"]
+    none = [f"{name}: null\n" for name in (*rest, "size_ratio") if name not in own]
+    Path("none.yaml").write_text(own + "".join(none))
+    words = ("--device", "cpu", "--results", "runs", "--thresholds", "none.yaml")
+    said = call("gate", "right", "right", "validation.csv", *words, code=2).stderr
+    assert (
+        f"no limit is compared with anything, so that every model would pass: only {missing}"
+        in (said.replace("\n", " "))
+    )
 
 
 @pytest.mark.parametrize(
