@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import torch
 from safetensors.torch import load
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from peftbench.core.configs import TaskConfig
@@ -27,6 +28,7 @@ from peftbench.data.own_file import FileTable
 from peftbench.data.tokenization import TokenizedSplit
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.evaluation.evaluator import viewed
+from peftbench.evaluation.latency import store_as_cast
 from peftbench.exporting.loading import (
     CalledModel,
     called_model,
@@ -43,7 +45,12 @@ from peftbench.results.store import ResultsFolder
 from peftbench.system import io
 from peftbench.system.run_locks import NO_LOCKS
 from peftbench.training.device import device_of
-from peftbench.training.precision import build_accelerator, kept_precision, precision_note
+from peftbench.training.precision import (
+    AUTOCAST,
+    build_accelerator,
+    kept_precision,
+    precision_note,
+)
 from peftbench.training.predictor import Predictor
 
 #: Rows that are predicted and written together; a file of fewer gives what the run's own
@@ -146,8 +153,10 @@ def open_export(folder: Path, setting: RuntimeConfig) -> PredictionSource:
     if ids is not None:  # as `Backbone` does
         heads.narrow(inner, ids)
         ids = list(range(len(ids)))
-    called = CalledModel(model, ids).to(device)
     resolved = kept_precision(precision, device)
+    modules = _plain_modules(model) if export.form == PEFT else model.modules()
+    store_as_cast(modules, AUTOCAST.get(resolved))
+    called = CalledModel(model, ids).to(device)
     predictor = Predictor(
         tokenizer.pad_token_id,
         "2d",
@@ -158,6 +167,16 @@ def open_export(folder: Path, setting: RuntimeConfig) -> PredictionSource:
     )
     note = precision_note(precision, resolved)
     return PredictionSource(run, identity, tokenizer, predictor, setting.data_root, cut_off, note)
+
+
+def _plain_modules(model: nn.Module) -> Iterator[nn.Module]:
+    """Modules that peft did not wrap: what it wrapped may read its weights, as DoRA does."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if not isinstance(model, BaseTunerLayer):
+        yield model
+        for child in model.children():
+            yield from _plain_modules(child)
 
 
 def _own_tokenizer(folder: Path, run: Run) -> PreTrainedTokenizerBase:
@@ -178,6 +197,14 @@ def _inserted(
     backbone = Backbone(run.model, device, verbalizer_ids=ids)
     method, resolved = build_method(run.method), kept_precision(precision, device)
     predictor = viewed(run, method, state, backbone, tokenizer, device, resolved)
+    model = predictor.model
+    if not model.exact:  # what trained, too; frozen ones are stored so
+        own = (
+            m
+            for n, m in model.module.named_modules()
+            if model.pretrained_of(f"{n}.weight") is not None
+        )
+        store_as_cast(own, AUTOCAST.get(resolved))
     note = precision_note(precision, resolved)
     return PredictionSource(run, identity, tokenizer, predictor, setting.data_root, note=note)
 

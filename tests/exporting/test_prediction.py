@@ -18,6 +18,7 @@ from peftbench.core.runtime import RuntimeConfig
 from peftbench.data import loading
 from peftbench.exporting import prediction
 from peftbench.exporting.folder import export_run
+from peftbench.gate import measure
 from peftbench.results.store import ResultsFolder
 from peftbench.system import io
 from peftbench.training.trainer import execute
@@ -170,6 +171,43 @@ def test_words_are_scored_in_fp32_from_a_folder_of_a_bf16_run(tmp_path, family, 
     rounded = torch.from_numpy(scores).bfloat16().float().numpy()
     assert (scores != rounded).mean() > 0.9
     np.testing.assert_allclose(source.predict(columns), probabilities(known), atol=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("method", "form", "family", "more"),
+    [
+        ("full", "model", "bert", ()),
+        ("lora", "model", "bert", ()),
+        ("lora", "model", "llama", ()),
+        ("lora", "model", "deberta_v2", ()),
+        ("full", "model", "modernbert", ()),
+        ("lora", "peft", "bert", ()),
+        ("lora", "peft", "bert", ("method.use_dora=true",)),
+        ("prefix", "peft", "roberta", ("method.length=5",)),
+    ],
+    ids=lambda given: "-".join(given) if isinstance(given, tuple) else given,
+)
+def test_weights_of_a_bf16_run_are_stored_alike_in_all_forms(
+    tmp_path, monkeypatch, method, form, family, more
+):
+    """Or a gate between a key and its folder would find it slower and larger; answers are equal."""
+    words = (f"method={method}", f"model.family={family}", "train.precision=bf16", *more)
+    record, results = kept(tmp_path, *words)
+    export_run(record, results, tmp_path / "folder", form, validation=False)
+    columns = loading.load_split(record.run.task, "validation", None).texts
+    source = prediction.open_export(tmp_path / "folder", CPU)
+    with monkeypatch.context() as patch:
+        patch.setattr(prediction, "store_as_cast", lambda modules, autocast: None)
+        whole = prediction.open_export(tmp_path / "folder", CPU)
+    np.testing.assert_array_equal(source.predict(columns), whole.predict(columns))
+    key = prediction.open_run(record, results, CPU)
+    np.testing.assert_allclose(source.predict(columns), key.predict(columns), atol=5e-3)
+    sizes = [measure._size(one) for one in (whole, source, key)]
+    assert sizes[1] < sizes[0]
+    if form == "model":
+        assert sizes[1] <= sizes[2]
+    if method == "full":
+        assert sizes[1] == sizes[2]
 
 
 def test_a_stopped_prediction_continues(tmp_path, monkeypatch):
