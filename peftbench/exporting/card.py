@@ -144,8 +144,8 @@ def model_card(
     local = base is not None and run.model.path is not None and form != MODEL
     beside = f" and the base model `{base.name}`" if local and base else ""
     notes = [
-        f"Run the code in the folder that holds `{folder}`{beside}. Loaded in fp32 the model gave "
-        f"the logits of the run within {apart:.1g} on texts of several lengths."
+        f"Run the code in the folder that holds `{folder}`{beside}. Loaded in fp32 the "
+        f"model gave the logits of the run within {apart:.1g} on texts of several lengths."
     ]
     if len(run.task.texts) > 1 and kept.tokenizer.sep_token is None:
         notes.append("The tokenizer has no separator: the second text starts with a line break.")

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from peftbench.core.configs import ModelConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json, Record
+from peftbench.core.text import decoded
 from peftbench.exporting import adapters_library, card, loading, reference
 from peftbench.exporting.card import Base
 from peftbench.exporting.held_out_scores import HeldOutScores
@@ -66,6 +67,11 @@ def export_run(
     folder = folder.absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} is there already; name a new folder")
+    if decoded(str(folder)) != str(folder):
+        raise ConfigError(
+            f"{decoded(str(folder))}: the libraries that write it take names in UTF-8 only; name "
+            "another folder"
+        )
     pretrained.quiet()  # or saving shows a bar of its own
     kept = rebuild(record, results)
     title = record.run.title

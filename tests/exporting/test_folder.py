@@ -608,6 +608,13 @@ def test_a_local_base_may_be_moved_beside_the_folder(tmp_path, method):
     np.testing.assert_allclose(source.predict(texts), likely, atol=1e-4)
 
 
+def test_a_folder_whose_name_is_not_utf_8_is_refused(tmp_path):
+    """The tokenizers library cannot write there."""
+    record, results = kept(tmp_path, "method=head")
+    with pytest.raises(ConfigError, match=r"out_\\xe9: the libraries that write it take names in"):
+        export_run(record, results, tmp_path / os.fsdecode(b"out_\xe9"), validation=False)
+
+
 def test_nothing_is_left_where_the_logits_are_others(tmp_path, monkeypatch):
     record, results = kept(tmp_path, "method=full")
     lines = card.loading_lines

@@ -86,6 +86,27 @@ def test_a_model_may_replace_itself(here, lines, monkeypatch):
     assert not any(text in page for text, _ in lines.values() if text != "sentence")
 
 
+def test_a_file_whose_name_is_not_utf_8_is_compared(here):
+    name = os.fsdecode(b"held_\xe9.csv")
+    Path(name).write_text(Path("validation.csv").read_text())
+    said = call("gate", "right", "right", name, "--shift", name, "-o", "odd.html", *CPU, code=1)
+    assert said.stdout.splitlines()[-2:] == [
+        "Stop: shift: held_\\xe9.csv.",  # within 3 points takes more than 60 rows
+        "page: odd.html",
+    ]
+    assert "held_\\xe9.csv, 60 rows" in Path("odd.html").read_text()
+
+
+def test_what_was_found_is_printed_where_the_page_cannot_be_written(here, monkeypatch):
+    def full(*given):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("peftbench.system.io.write_whole", full)
+    said = call("gate", "right", "right", "validation.csv", "--json", "-o", "f.html", *CPU, code=2)
+    assert json.loads(said.stdout)["pass"] is True
+    assert "-o f.html: No space left on device; give another place" in said.stderr
+
+
 def test_few_rows_do_not_show_that_nothing_is_lost(here):
     """What was not measured is said as well."""
     strict = Path("strict.yaml")
@@ -169,6 +190,8 @@ def test_limits_that_nothing_is_compared_with_let_no_model_pass(here, own, missi
         (("right", "right", "labels.csv"), "labels that the training part does not have: maybe"),
         (("right", "right", "columns.csv"), "no column 'sentence'"),
         (("right", "right", "validation.csv", "-o", "runs"), "-o runs is a folder"),
+        (("right", "right", "validation.csv", "-o", "validation.csv"), "the page is HTML; give a"),
+        (("right", "right", "validation.csv", "-o", "bad.yaml/a.html"), "Not a directory; give"),
         (("right", "right", "validation.csv", "--thresholds", "bad.yaml"), "unknown key scor"),
         (("right", "values", "validation.csv"), "OLD predicts values"),
         (("texts", "right", "validation.csv"), "NEW writes texts (own); a gate compares"),
