@@ -51,7 +51,7 @@ from peftbench.training.precision import (
     kept_precision,
     precision_note,
 )
-from peftbench.training.predictor import Predictor
+from peftbench.training.predictor import PredictionOutOfMemory, Predictor
 
 #: Rows that are predicted and written together; a file of fewer gives what the run's own
 #: evaluation gave, batch by batch.
@@ -95,11 +95,27 @@ class PredictionSource:
         return self.answer(self.tokenize(columns))
 
     def answer(self, tokens: TokenizedSplit) -> np.ndarray:
-        """What `predict` returns, of texts that `tokenize` read."""
+        """What `predict` returns, of texts that `tokenize` read.
+
+        Raises:
+            ConfigError: if predictions are not finite, or a text does not fit the memory.
+        """
         run = self.run
-        with torch.random.fork_rng():
-            torch.manual_seed(run.seeds()["sampling"])
-            found = self.predictor.predict(tokens, np.arange(len(tokens)))
+        try:
+            with torch.random.fork_rng():
+                torch.manual_seed(run.seeds()["sampling"])
+                found = self.predictor.predict(tokens, np.arange(len(tokens)))
+        except FloatingPointError as error:
+            what = str(error).partition(";")[0]
+            raise ConfigError(
+                f"{run.title}: {what}; a run in fp16 answers in fp32 with --device cpu, else train "
+                "it again with train.precision=fp32"
+            ) from error
+        except PredictionOutOfMemory as error:
+            raise ConfigError(
+                f"{run.title}: no memory for one text of up to {tokens.longest} tokens; use "
+                "--device cpu, or a device with more memory"
+            ) from error
         if run.task.generation:
             written = found["written"].astype(np.int64)
             texts = decoding.texts_of(written, self.tokenizer, run.task.stop)
@@ -239,7 +255,7 @@ def predict_file(
         The number of rows.
 
     Raises:
-        ConfigError: as `check_file`, or if `out` cannot be written.
+        ConfigError: as `check_file`, if `out` cannot be written, or some texts have no answer.
     """
     task = source.run.task
     table = check_file(task, path, out, quoting)
@@ -448,7 +464,12 @@ def _fill(
         if start < done:
             continue
         report(start, total)
-        file.write(_table(answers.lines(source.answer(tokens), start), answers.delimiter))
+        try:
+            found = source.answer(tokens)
+        except ConfigError as error:
+            last = start + len(piece[0])
+            raise ConfigError(f"{answers.what}, texts {start + 1} to {last}: {error}") from error
+        file.write(_table(answers.lines(found, start), answers.delimiter))
         file.flush()
         os.fsync(file.fileno())
     report(total, total)

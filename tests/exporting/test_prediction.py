@@ -233,6 +233,47 @@ def test_a_stopped_prediction_continues(tmp_path, monkeypatch):
         prediction.predict_file(source, data, tmp_path / "out.csv")
 
 
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (
+            lambda scores: scores * np.inf,
+            r"validation.csv, texts 8 to 14: head .* 7 of 7 predictions are not finite \(scores\); "
+            r"a run in fp16 answers in fp32 with --device cpu",
+        ),
+        (
+            torch.OutOfMemoryError,
+            r"validation.csv, texts 8 to 14: head .*: no memory for one text of up to \d+ tokens",
+        ),
+    ],
+    ids=["not finite", "memory"],
+)
+def test_texts_without_an_answer_are_named(tmp_path, monkeypatch, fault, message):
+    """What was answered before them stays for the next call."""
+    monkeypatch.setattr(prediction, "PIECE", 7)
+    record, results = kept(tmp_path, "method=head")
+    source = prediction.open_run(record, results, CPU)
+    answer, batches = source.predictor.method.predict, []
+
+    def predict(model, batch):
+        batches.append(batch)
+        if len(batches) == 1:  # of the first piece
+            return answer(model, batch)
+        if isinstance(fault, type):
+            raise fault("no memory")
+        return {name: fault(t) for name, t in answer(model, batch).items()}
+
+    monkeypatch.setattr(type(source.predictor.method), "predict", staticmethod(predict))
+    data, out = tmp_path / "validation.csv", tmp_path / "out.csv"
+    with pytest.raises(ConfigError, match=message):
+        prediction.predict_file(source, data, out)
+    monkeypatch.undo()
+    (draft,) = tmp_path.glob(".out.csv.*.part")
+    assert len(draft.read_text().splitlines()) == 8
+    prediction.predict_file(source, data, out)
+    check_classes(rows(out), record, results)
+
+
 def test_texts_that_are_cut_are_counted(tmp_path, monkeypatch):
     """All of the file, also where a part of it was predicted before."""
     monkeypatch.setattr(prediction, "PIECE", 4)
