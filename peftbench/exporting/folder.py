@@ -95,10 +95,12 @@ def export_run(
             hint = f"; try {others}" if others else ""
             raise ConfigError(f"{title}: {error}{hint}") from error
         length = min(record.run.train.max_length, kept.tokenizer.model_max_length)
-        about = _about(kept, form, base) | {"weights_sha256": loading.weight_hashes(draft)}
-        draft.joinpath(loading.ABOUT).write_bytes(io.sealed(about))
         kept.tokenizer.model_max_length = length  # so that others cut texts as the run did
         kept.tokenizer.save_pretrained(draft)
+        about = _about(kept, form, base)
+        about["weights_sha256"] = loading.weight_hashes(draft)
+        about["files_sha256"] = loading.file_hashes(draft)
+        draft.joinpath(loading.ABOUT).write_bytes(io.sealed(about))
         here = card.loading_lines(kept, form, _base_here(record.run.model, draft), str(draft))
         apart = check_same(kept, expected, draft, partial(card.run_lines, here))
         near = Path(folder.name)  # others have the folder in another place

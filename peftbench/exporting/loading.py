@@ -1,5 +1,6 @@
 """Exported folders as models that are called like those of transformers."""
 
+import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from transformers import AutoModelForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from peftbench.core.errors import ConfigError
-from peftbench.core.run import Json, Run
+from peftbench.core.run import Json, Run, canonical
 from peftbench.data import batching, glue_labels, prompting
 from peftbench.data.batching import Batch
 from peftbench.data.tokenizer import load_tokenizer
@@ -89,10 +90,27 @@ def weight_hashes(folder: Path) -> dict[str, str]:
     return {path.name: io.hash_files((path,)) for path in sorted(folder.glob("*.safetensors"))}
 
 
-def check_weights(export: Export) -> dict[str, str]:
-    """Refuse a folder whose weights are not those that were exported; return their hashes.
+def file_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of what an exported folder says of its model and tokenizer, by the file's name."""
+    ends = (".json", ".txt", ".model", ".jinja")
+    files = sorted(path for path in folder.iterdir() if path.suffix in ends)
+    return {path.name: _hash(path) for path in files}
 
-    Exports of earlier versions have a hash in the form `OWN` alone.
+
+def _hash(path: Path) -> str:
+    if path.name != "adapter_config.json":
+        return io.hash_files((path,))
+    config = json.loads(path.read_bytes())
+    for name in ("base_model_name_or_path", "revision"):  # a folder that was moved has another
+        config.pop(name, None)
+    return io.digest(canonical(config).encode())
+
+
+def check_files(export: Export) -> dict[str, str]:
+    """Refuse a folder that is not what was exported; return the hashes of its weights.
+
+    Exports of earlier versions have a hash of weights in the form `OWN` alone, and none of the
+    other files.
 
     Raises:
         ConfigError: naming the file.
@@ -100,32 +118,48 @@ def check_weights(export: Export) -> dict[str, str]:
     expected = export.about.get("weights_sha256") or (
         {WEIGHTS: export.about["trained_sha256"]} if export.form == OWN else {}
     )
+    files: Json = export.about.get("files_sha256", {})
     try:
         found = weight_hashes(export.folder)
-    except OSError as error:
+        others = file_hashes(export.folder) if files else {}
+    except (OSError, ValueError) as error:
         raise _unreadable(export.folder, error) from error
-    for name, known in expected.items():
-        if name not in found:
+    for name in [*expected, *files]:
+        if name not in found | others:
             raise ConfigError(f"{export.folder / name} is missing; export the run again")
+    for name, known in expected.items():
         if found[name] != known:
             raise ConfigError(
                 f"{export.folder / name} is torn or of another model (SHA-256 "
                 f"{found[name][:12]}, exported {known[:12]}); export the run again"
             )
+    for name, known in files.items():
+        if others[name] != known:
+            raise ConfigError(
+                f"{export.folder / name} was changed since the export (SHA-256 "
+                f"{others[name][:12]}, exported {known[:12]}); export the run again"
+            )
     return found
 
 
-def read_cut_off(folder: Path) -> float | None:
+def read_cut_off(export: Export) -> float | None:
     """The confidence below which people review, infinite for all texts; None where none is given.
 
     Raises:
+        ConfigError: if it was chosen for another model.
         RecordError: if the file was altered.
     """
     try:
-        found = io.unsealed(folder / REVIEW)["cut_off"]
+        about = io.unsealed(export.folder / REVIEW)
     except FileNotFoundError:
         return None
-    return math.inf if found is None else float(found)
+    key = about.get("key", export.run.key)  # earlier versions have none
+    if key != export.run.key:
+        raise ConfigError(
+            f"{export.folder / REVIEW} was chosen for the run {key[:12]}, not for "
+            f"{export.run.key[:12]}; export the run again with --review-error"
+        )
+    return math.inf if about["cut_off"] is None else float(about["cut_off"])
 
 
 def load_exported(folder: str | Path, backbone: Backbone | None = None) -> nn.Module:
@@ -155,7 +189,7 @@ def called_model(export: Export) -> nn.Module:
     Raises:
         ConfigError: if its weights are missing, torn or others, or its base model is not at hand.
     """
-    check_weights(export)
+    check_files(export)
     base = base_model(export.run) if export.form == PEFT else None
     try:
         return load_model(export.folder) if base is None else load_adapter(export.folder, base)
@@ -169,7 +203,7 @@ def trained_weights(export: Export) -> dict[str, Tensor]:
     Raises:
         ConfigError: if they are missing, torn or others.
     """
-    check_weights(export)
+    check_files(export)
     return load_file(export.folder / WEIGHTS)
 
 

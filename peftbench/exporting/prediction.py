@@ -32,7 +32,7 @@ from peftbench.evaluation.latency import store_as_cast
 from peftbench.exporting.loading import (
     CalledModel,
     called_model,
-    check_weights,
+    check_files,
     read_cut_off,
     read_export,
     trained_weights,
@@ -154,8 +154,8 @@ def open_export(folder: Path, setting: RuntimeConfig) -> PredictionSource:
     """
     export = read_export(folder)
     run, precision = export.run, str(export.about["precision"])
-    identity = canonical([run.key, export.form, check_weights(export)])
-    cut_off = read_cut_off(folder)
+    identity = canonical([run.key, export.form, check_files(export)])
+    cut_off = read_cut_off(export)
     if export.form == OWN:
         own = _inserted(run, trained_weights(export), precision, identity, setting)
         return replace(own, cut_off=cut_off)

@@ -10,7 +10,7 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.run import Run
 from peftbench.data import loading, splitting
 from peftbench.data.loading import LabelledTexts
-from peftbench.exporting.loading import REVIEW
+from peftbench.exporting.loading import REVIEW, read_export
 from peftbench.exporting.prediction import PredictionSource
 from peftbench.system import io
 
@@ -60,6 +60,7 @@ def find_cut_off(
 def write(folder: Path, found: CutOff) -> None:
     """Put a cut-off into an exported folder, where `peftbench predict` finds it."""
     about = {
+        "key": read_export(folder).run.key,
         "kind": found.kind,
         "wanted_error": found.wanted,
         "level": found.level,

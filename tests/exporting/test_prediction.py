@@ -466,12 +466,46 @@ def test_other_weights_than_the_exported_ones_are_refused(tmp_path, method):
             load()
 
 
+@pytest.mark.parametrize(
+    ("method", "name", "was", "now"),
+    [
+        ("bitfit", "config.json", '"num_attention_heads": 4', '"num_attention_heads": 2'),
+        ("lora", "adapter_config.json", '"lora_alpha": 16', '"lora_alpha": 32'),
+        ("lora", "tokenizer_config.json", "model_max_length", "max_length"),
+        ("adapter", "tokenizer.json", '"normalizer": null', '"normalizer": {"type": "Lowercase"}'),
+    ],
+)
+def test_a_model_or_tokenizer_that_was_changed_is_refused(tmp_path, method, name, was, now):
+    """The weights fit it, and other labels come out."""
+    folder, _ = exported(tmp_path, method)
+    text = (folder / name).read_text()
+    assert was in text
+    (folder / name).write_text(text.replace(was, now))
+    for load in loads(folder):
+        with pytest.raises(ConfigError, match=f"{name} was changed since the export"):
+            load()
+    (folder / name).unlink()
+    for load in loads(folder):
+        with pytest.raises(ConfigError, match=f"{name} is missing; export the run again"):
+            load()
+
+
+def test_the_place_of_a_base_may_be_changed(tmp_path):
+    """It moves with the folder, and others read it there."""
+    folder, _ = exported(tmp_path, "lora")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = "elsewhere"
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    for load in loads(folder):
+        load()
+
+
 @pytest.mark.parametrize("method", FORMS)
 def test_an_export_of_an_earlier_version_has_no_hash_of_its_weights(tmp_path, method):
     """It is loaded, and where its weights are torn that is said in one line."""
     folder, weights = exported(tmp_path, method)
     about = io.unsealed(folder / "peftbench.json")
-    del about["weights_sha256"]
+    del about["weights_sha256"], about["files_sha256"]
     (folder / "peftbench.json").write_bytes(io.sealed(about))
     for load in loads(folder):
         load()

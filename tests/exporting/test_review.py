@@ -13,6 +13,7 @@ from peftbench.data import loading
 from peftbench.exporting import prediction, review
 from peftbench.exporting.folder import export_run
 from peftbench.results.store import ResultsFolder
+from peftbench.system import io
 from peftbench.training.trainer import execute
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries' own, of many kinds
@@ -41,6 +42,12 @@ def test_rows_that_the_run_left_out_choose_the_cut_off_that_predict_uses(tmp_pat
     review.write(folder, found)
     again = prediction.open_export(folder, CPU)
     assert again.cut_off == found.value
+    about = io.unsealed(folder / "review.json")
+    (folder / "review.json").write_bytes(io.sealed(about | {"key": "0" * 64}))
+    with pytest.raises(ConfigError, match=f"for the run 000000000000, not for {run.key[:12]};"):
+        prediction.open_export(folder, CPU)
+    (folder / "review.json").write_bytes(io.sealed({n: about[n] for n in about if n != "key"}))
+    assert prediction.open_export(folder, CPU).cut_off == found.value  # of an earlier version
     prediction.predict_file(again, tmp_path / "validation.csv", tmp_path / "labelled.csv")
     with open(tmp_path / "labelled.csv", newline="") as file:
         header, *rows = csv.reader(file)
