@@ -223,7 +223,7 @@ def _write_adapter(kept: KeptRun, results: ResultsFolder, base: Base, draft: Pat
     draft.joinpath("adapter_config.json").write_text(
         json.dumps(config, indent=2) + "\n", encoding="utf-8"
     )
-    save_file(tensors, draft / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, draft / loading.ADAPTER, metadata={"format": "pt"})
     if _in_no_other_place(kept.run.model):
         loading.base_model(kept.run).save_pretrained(draft / _BASE)
         kept.tokenizer.save_pretrained(draft / _BASE)

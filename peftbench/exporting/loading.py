@@ -31,6 +31,9 @@ ABOUT = "peftbench.json"
 #: The cut-off on the confidence, where one was chosen; see `exporting.review`.
 REVIEW = "review.json"
 
+#: An adapter of the form `PEFT`.
+ADAPTER = "adapter_model.safetensors"
+
 #: The trained weights in the form `OWN`.
 WEIGHTS = "peftbench.safetensors"
 
@@ -127,6 +130,9 @@ def check_files(export: Export) -> dict[str, str]:
     for name in [*expected, *files]:
         if name not in found | others:
             raise ConfigError(f"{export.folder / name} is missing; export the run again")
+    if not found or (export.form == PEFT and ADAPTER not in found):  # pickles are not loaded
+        what = ADAPTER if export.form == PEFT else "safetensors"
+        raise ConfigError(f"{export.folder} has no {what}; export the run again")
     for name, known in expected.items():
         if found[name] != known:
             raise ConfigError(
@@ -217,14 +223,16 @@ def _unreadable(folder: Path, error: Exception) -> ConfigError:
 
 
 def load_model(folder: Path) -> nn.Module:
-    """A folder of transformers, as anybody loads it."""
+    """A folder of transformers; neither a pickle nor code of its own is loaded."""
     pretrained.quiet()
-    made: nn.Module = AutoModelForSequenceClassification.from_pretrained(folder)
+    made: nn.Module = AutoModelForSequenceClassification.from_pretrained(
+        folder, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
+    )
     return made.eval()
 
 
 def load_adapter(folder: Path, base: nn.Module) -> nn.Module:
-    """An adapter of the peft library on a base model, as anybody loads it."""
+    """An adapter of the peft library on a base model."""
     from peft import PeftModel
 
     made: nn.Module = PeftModel.from_pretrained(base, folder)

@@ -79,7 +79,7 @@ def check_same(
             f"{apart:.2g}), so that nothing is exported; choose another --form, or use `peftbench "
             "predict KEY`"
         )
-    again = probe_tokens(kept.run, AutoTokenizer.from_pretrained(folder))
+    again = probe_tokens(kept.run, AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
     if not all(np.array_equal(getattr(again, n), getattr(tokens, n)) for n in ("ids", "types")):
         raise ConfigError(
             f"{kept.run.title}: the tokenizer gives other tokens once it is saved by "

@@ -517,6 +517,43 @@ def test_an_export_of_an_earlier_version_has_no_hash_of_its_weights(tmp_path, me
             load()
 
 
+@pytest.mark.parametrize(
+    ("method", "pickle", "missing"),
+    [
+        ("bitfit", "pytorch_model.bin", "safetensors"),
+        ("lora", "adapter_model.bin", "adapter_model.safetensors"),
+    ],
+)
+def test_no_pickle_is_loaded(tmp_path, method, pickle, missing):
+    """Not from a folder that says nothing of its weights either, as those of earlier versions."""
+    folder, weights = exported(tmp_path, method)
+    about = io.unsealed(folder / "peftbench.json")
+    del about["weights_sha256"], about["files_sha256"]
+    (folder / "peftbench.json").write_bytes(io.sealed(about))
+    torch.save(load_file(weights), folder / pickle)
+    weights.unlink()
+    for load in loads(folder):
+        with pytest.raises(ConfigError, match=f"has no {missing}; export the run again"):
+            load()
+
+
+def test_no_code_of_a_folder_is_run(tmp_path, monkeypatch):
+    """Nor is anybody asked whether it should be."""
+    folder, _ = exported(tmp_path, "bitfit")
+    about = io.unsealed(folder / "peftbench.json")
+    del about["files_sha256"]
+    (folder / "peftbench.json").write_bytes(io.sealed(about))
+    config = json.loads((folder / "config.json").read_text())
+    code = {"AutoConfig": "own.Own", "AutoModelForSequenceClassification": "own.Model"}
+    config |= {"model_type": "own", "auto_map": code}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "own.py").write_text("raise SystemExit('it was run')\n")
+    monkeypatch.setattr("builtins.input", lambda *given: "y")
+    for load in loads(folder):
+        with pytest.raises(ConfigError, match=r"cannot be loaded.*contains custom code"):
+            load()
+
+
 def test_a_folder_of_another_kind_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="is no folder of `peftbench export`"):
         prediction.open_export(tmp_path, CPU)
