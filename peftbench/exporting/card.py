@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from peftbench.core.configs import ModelConfig
-from peftbench.core.text import one_line
+from peftbench.core.text import as_markdown
 from peftbench.exporting.held_out_scores import HeldOutScores
 from peftbench.exporting.kept_run import KeptRun
 from peftbench.methods.base import MODEL, PEFT
@@ -126,21 +126,23 @@ def model_card(
     place = record.environment
     length = min(run.train.max_length, kept.tokenizer.model_max_length)
     given = {n: v for n, v in run.method.to_json().items() if n not in ("_target_", "name")}
+    method = f"{run.method.name}: {given}" if given else run.method.name
     facts = {
         "Record": f"`{run.key}`",
         "Base model": _base_model(run.model, base, form),
-        "Method": f"{run.method.name}: {given}" if given else run.method.name,
-        "Task": f"{run.task.name}, {record.work['train_size']} training examples, seed {run.seed}",
-        "Validation": scores,
+        "Method": as_markdown(method),
+        "Task": f"{as_markdown(run.task.name)}, {record.work['train_size']} training examples, "
+        f"seed {run.seed}",
+        "Validation": as_markdown(scores),
         "Labels": "a value, in the unit of the training labels"
         if kept.labels is None
-        else ", ".join(f"{number} {name}" for number, name in enumerate(kept.labels)),
-        "Texts": f"columns {', '.join(run.task.texts)}; cut to {length} tokens",
+        else ", ".join(f"{n} {as_markdown(name)}" for n, name in enumerate(kept.labels)),
+        "Texts": f"columns {as_markdown(', '.join(run.task.texts))}; cut to {length} tokens",
         "Trained in": str(place["precision"]),
         **({} if run.model.dtype is None else {"Weights": _ROUNDED_WEIGHTS}),
         "Written by": f"peftbench {version('peftbench')}",
     }
-    table = [f"| {n} | {one_line(v).replace('|', chr(92) + '|')} |" for n, v in facts.items()]
+    table = [f"| {name} | {value} |" for name, value in facts.items()]
     local = base is not None and run.model.path is not None and form != MODEL
     beside = f" and the base model `{base.name}`" if local and base else ""
     notes = [
@@ -153,9 +155,15 @@ def model_card(
         shown = run.prompt.num_demonstrations
         front = f" and {shown} solved training examples in front" if shown else ""
         notes.append(
-            f"Texts were put as {run.prompt.template!r}, the labels as "
-            f"{', '.join(run.prompt.verbalizer)}{front}; `peftbench predict` does the same."
+            f"Texts were put as {as_markdown(repr(run.prompt.template))}, the labels as "
+            f"{as_markdown(', '.join(run.prompt.verbalizer))}{front}; `peftbench predict` does the "
+            "same."
         )
+        if shown:
+            notes.append(
+                "These examples are not in this folder: `peftbench predict` reads them from the "
+                "training data, which must be at hand."
+            )
     library = {MODEL: "transformers", PEFT: "peft"}.get(form, "peftbench")
     head = ["---", f"library_name: {library}"]
     if base is not None and run.model.path is None:
@@ -163,7 +171,7 @@ def model_card(
     if kept.model.backbone.verbalizer_ids is None:
         head.append("pipeline_tag: text-classification")
     body = [
-        *[*head, "---", "", f"# {one_line(run.title)}", ""],
+        *[*head, "---", "", f"# {as_markdown(run.title)}", ""],
         *["| | |", "| --- | --- |", *table, ""],
         *["```python", "from transformers import AutoTokenizer", *lines],
         f"tokenizer = AutoTokenizer.from_pretrained({folder!r})",
@@ -174,8 +182,9 @@ def model_card(
 
 def _base_model(model: ModelConfig, base: Base | None, form: str) -> str:
     """The base model for the table of facts."""
-    if base is not None and model.path is not None:
-        return f"{model.checkpoint}, a local folder (weights {str(model.sha256)[:12]})"
-    if base is not None:
-        return base.name + (f" at `{base.revision}`" if base.revision else "")
-    return (model.checkpoint or "random weights") + (", in `base`" if form == PEFT else "")
+    name = as_markdown(model.checkpoint or "random weights")
+    if base is None:
+        return name + (", in `base`" if form == PEFT else "")
+    if model.path is not None:
+        return f"{name}, a local folder (weights {str(model.sha256)[:12]})"
+    return name + (f" at `{base.revision}`" if base.revision else "")

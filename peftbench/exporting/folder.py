@@ -96,6 +96,7 @@ def export_run(
             raise ConfigError(f"{title}: {error}{hint}") from error
         length = min(record.run.train.max_length, kept.tokenizer.model_max_length)
         kept.tokenizer.model_max_length = length  # so that others cut texts as the run did
+        kept.tokenizer.padding_side = "right"  # as `collate` pads; positions count from the left
         kept.tokenizer.save_pretrained(draft)
         about = _about(kept, form, base)
         about["weights_sha256"] = loading.weight_hashes(draft)

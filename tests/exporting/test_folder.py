@@ -608,6 +608,40 @@ def test_a_local_base_may_be_moved_beside_the_folder(tmp_path, method):
     np.testing.assert_allclose(source.predict(texts), likely, atol=1e-4)
 
 
+def test_names_from_data_are_text_in_a_card(tmp_path):
+    """Not tags, links or further cells of a table, in a page that goes on the hub."""
+    task = tiny.own_task(tmp_path)
+    names = {"vowel": "<unk> a*b*c", "other": "[free](http://x) \\\\|"}
+    for name in ("train", "validation"):
+        path = tmp_path / f"{name}.csv"
+        text = path.read_text()
+        for old, new in names.items():
+            text = text.replace(old, new)
+        path.write_text(text)
+    run = one(task, *WORDS, "method=head")
+    done, results = execute(run, KEEP), ResultsFolder(tmp_path / "runs")
+    record = results.save(done.record, done.predictions, done.trained)
+    export_run(record, results, tmp_path / "out", validation=False)
+    (row,) = re.findall(r"\| Labels .*", (tmp_path / "out/README.md").read_text())
+    assert row == r"| Labels | 0 &lt;unk> a\*b\*c, 1 [free\](http://x) \\\\\| |"
+
+
+def test_the_exported_tokenizer_pads_as_the_run_did(tmp_path):
+    """On the right: the positions of GPT-2 would be others, and with them the logits."""
+    base = own_checkpoint(tmp_path / "mine", "gpt2", torch.float32, language=False)
+    told = json.loads((base / "tokenizer_config.json").read_text())
+    (base / "tokenizer_config.json").write_text(json.dumps(told | {"padding_side": "left"}))
+    auto = ("model=auto", f"model.checkpoint='{base}'", "method=bitfit")
+    run = one(tiny.own_task(tmp_path), *(word for word in WORDS if word != tiny.WIDE), *auto)
+    done, results = execute(run, KEEP), ResultsFolder(tmp_path / "runs")
+    record = results.save(done.record, done.predictions, done.trained)
+    export_run(record, results, tmp_path / "out", validation=False)
+    made = run_card(tmp_path / "out", tmp_path)
+    found = validation_scores(tmp_path / "out", made["model"].eval(), run)
+    known = results.predictions(record)["scores"]
+    np.testing.assert_allclose(found, known, rtol=1e-3, atol=1e-4)
+
+
 def test_a_folder_whose_name_is_not_utf_8_is_refused(tmp_path):
     """The tokenizers library cannot write there."""
     record, results = kept(tmp_path, "method=head")

@@ -147,6 +147,9 @@ def test_prompts_predict_by_words(tmp_path, family, method):
     words = (*given, "prompt.masked='{0} {answer}'", *own)
     record, results = kept(tmp_path, *words, "prompt.num_demonstrations=2", "prompt.reserved=6")
     export_run(record, results, tmp_path / "folder", validation=False)
+    card = (tmp_path / "folder/README.md").read_text()
+    assert "2 solved training examples in front" in card
+    assert "These examples are not in this folder: `peftbench predict` reads them" in card
     for name, source in (
         ("run", prediction.open_run(record, results, CPU)),
         ("folder", prediction.open_export(tmp_path / "folder", CPU)),
