@@ -112,6 +112,11 @@ def read(
     for text in [*table.notes, *data_report.text_notes(task, table)]:
         note(f"{decoded(path.name)}: {text}")
     columns = {name: own_file.text_cells(table, name) for name in texts}
+    if equal := len(label) - len(set(zip(*columns.values(), strict=True))):
+        note(
+            f"{decoded(path.name)}: {equal:,} of {len(label):,} rows repeat the texts of an "
+            "earlier row; intervals take rows as independent and are too narrow: keep one of each"
+        )
     return HeldOut(
         path=path,
         content=content,

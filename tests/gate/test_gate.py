@@ -107,6 +107,15 @@ def test_what_was_found_is_printed_where_the_page_cannot_be_written(here, monkey
     assert "-o f.html: No space left on device; give another place" in said.stderr
 
 
+def test_rows_that_stand_twice_are_told(here, lines):
+    body = Path("validation.csv").read_text()
+    Path("twice.csv").write_text(body + body.partition("\n")[2])
+    said = call("gate", "right", "right", "twice.csv", "-o", "twice.html", *CPU).stderr
+    assert "note: twice.csv: 60 of 120 rows repeat the texts of an earlier row;" in said
+    once = call("gate", "right", "right", "validation.csv", "-o", "once.html", *CPU).stderr
+    assert "repeat the texts" not in once
+
+
 def test_few_rows_do_not_show_that_nothing_is_lost(here):
     """What was not measured is said as well."""
     strict = Path("strict.yaml")
