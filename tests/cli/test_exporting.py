@@ -177,8 +177,9 @@ def test_predictions_come_from_the_gpu_that_is_asked_for(asked, device, visible,
 @pytest.mark.parametrize("device", ["mps", "cuda:1"])
 def test_other_devices_are_refused_before_torch_is_loaded(verb, device, key, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    words = (key, *([key] if verb == "gate" else []), "validation.csv", "-o", "out.csv")
-    said = call(verb, *words, "--device", device, code=2)
+    words = (key, *([key] if verb == "gate" else []), "validation.csv", "-o")
+    out = "out.html" if verb == "gate" else "out.csv"
+    said = call(verb, *words, out, "--device", device, code=2)
     assert f"--device {device}: choose auto, cpu, cuda or cuda:i; here is cuda:0" in said.output
 
 
