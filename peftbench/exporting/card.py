@@ -80,10 +80,13 @@ def base_lines(kept: KeptRun, base: Base, name: str) -> list[str]:
         f"from transformers import {kind}",
         f"{name} = {kind}.from_pretrained({', '.join(given)}){end}",
     ]
-    if labels is not None and not words:
-        numbers = {label: number for number, label in enumerate(labels)}
-        lines.append(f"{name}.config.id2label = {dict(enumerate(labels))}")
+    if not words:  # or a pipeline answers LABEL_0, and squeezes values into [0, 1]
+        names = ["value"] if labels is None else labels
+        numbers = {label: number for number, label in enumerate(names)}
+        problem = "regression" if labels is None else "single_label_classification"
+        lines.append(f"{name}.config.id2label = {dict(enumerate(names))}")
         lines.append(f"{name}.config.label2id = {numbers}")
+        lines.append(f"{name}.config.problem_type = {problem!r}")
     if model.causal:
         lines.append(f"{name}.config.pad_token_id = {kept.tokenizer.pad_token_id}")
     return lines

@@ -14,9 +14,14 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from short_runs import one
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    pipeline,
+)
 
 import peftbench
 from peftbench.cli.exporting import export
@@ -444,6 +449,7 @@ def own_checkpoint(folder: Path, family: str, dtype: torch.dtype, language: bool
     checkpoints.checkpoint(folder, family, initializer_range=0.2, num_labels=3)
     config = AutoConfig.from_pretrained(folder)
     model = tiny.one_run(f"model.family={family}").model
+    config.problem_type = "multi_label_classification"
     made = pretrained.architecture(model, language).from_config(config)
     made.to(dtype).save_pretrained(folder)
     assert AutoConfig.from_pretrained(folder).dtype == dtype
@@ -506,6 +512,53 @@ def test_the_code_of_a_card_gives_the_logits_of_the_run(
     if not language and form != "peftbench":
         assert made["model"].config.id2label == {0: "other", 1: "vowel"}
         assert made["model"].config.label2id == {"other": 0, "vowel": 1}
+
+
+@pytest.mark.parametrize("kind", ["regression", "classification"])
+def test_a_pipeline_of_the_code_of_a_card_answers_in_the_words_of_the_data(tmp_path, kind):
+    base = own_checkpoint(tmp_path / "mine", "bert", torch.float32, language=False)
+    task = tiny.own_task(tmp_path)
+    if kind == "regression":
+        for name in ("train", "validation"):
+            path = tmp_path / f"{name}.csv"
+            path.write_text(path.read_text().replace("vowel", "30").replace("other", "10"))
+        task = (*task, "task.kind=regression")
+    auto = ("model=auto", f"model.checkpoint='{base}'", "method=lora")
+    run = one(task, *(word for word in WORDS if word != tiny.WIDE), *auto)
+    done, results = execute(run, KEEP), ResultsFolder(tmp_path / "runs")
+    record = results.save(done.record, done.predictions, done.trained)
+    export_run(record, results, tmp_path / "out", validation=False)
+    made = run_card(tmp_path / "out", tmp_path)
+    given = {"model": made["model"].eval(), "tokenizer": made["tokenizer"], "device": "cpu"}
+    texts = loading.load_split(run.task, "validation", None).texts[0]
+    found = pipeline("text-classification", **given)(texts)
+    known = results.predictions(record)["scores"]
+    if kind == "regression":
+        assert {one["label"] for one in found} == {"value"}
+        np.testing.assert_allclose([one["score"] for one in found], known[:, 0], rtol=1e-4)
+        assert known.mean() > 10
+    else:
+        odds = np.exp(known.astype(np.float64))
+        likely = (odds / odds.sum(1, keepdims=True)).max(1)
+        assert [one["label"] for one in found] == [["other", "vowel"][n] for n in known.argmax(1)]
+        np.testing.assert_allclose([one["score"] for one in found], likely, rtol=1e-4)
+
+
+def test_the_code_of_a_card_takes_away_what_a_wrapper_left(tmp_path):
+    """Without it transformers would load none of the weights, and only say so."""
+    base = own_checkpoint(tmp_path / "mine", "bert", torch.float32, language=False)
+    weights = load_file(base / "model.safetensors")
+    wrapped = {f"module.{name}": tensor for name, tensor in weights.items()}
+    save_file(wrapped, base / "model.safetensors", {"format": "pt"})
+    auto = ("model=auto", f"model.checkpoint='{base}'", "method=lora")
+    run = one(tiny.own_task(tmp_path), *(word for word in WORDS if word != tiny.WIDE), *auto)
+    done, results = execute(run, KEEP), ResultsFolder(tmp_path / "runs")
+    record = results.save(done.record, done.predictions, done.trained)
+    export_run(record, results, tmp_path / "out", validation=False)
+    made = run_card(tmp_path / "out", tmp_path)
+    found = validation_scores(tmp_path / "out", made["model"].eval(), run)
+    known = results.predictions(record)["scores"]
+    np.testing.assert_allclose(found, known, rtol=1e-3, atol=1e-4)
 
 
 def test_the_card_has_the_base_of_the_adapters_library_too(tmp_path):
