@@ -101,8 +101,11 @@ def guaranteed_cut_off(
         places = sure[order[: len(sure) // _PLACING]]
         tested = np.sort(order[len(sure) // _PLACING :])
     least = math.ceil(math.log(level) / math.log(1 - error))
+    rows = f"{len(tested)} rows"
+    if len(tested) < len(sure):
+        rows = f"{len(tested)} of {len(sure)} rows (the others place the cut-offs)"
     why = (
-        f"{len(tested)} rows do not show an error of at most {100 * error:g} % with "
+        f"{rows} do not show an error of at most {100 * error:g} % with "
         f"{100 * (1 - level):g} % probability at any cut-off; it takes at least {least} answered "
         "rows without an error, more where there are errors"
     )

@@ -133,13 +133,13 @@ def _cut_off(
     """
     from peftbench.exporting import prediction, review
 
-    part = review.calibration_part(run, root)
+    part, left = review.calibration_part(run, root)
 
     def add(folder: Path) -> None:
         source = prediction.open_export(folder, RuntimeConfig(device="cpu", data_root=root))
         if source.note:
             note(f"{name}: {source.note}")
-        found = review.find_cut_off(source, part, error)
+        found = review.find_cut_off(source, part, error, left)
         review.write(folder, found)
         said.append(f"# {review.sentence(found)}")
 

@@ -1,6 +1,8 @@
 """The verb `gate`: whether one model may replace another one."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -15,6 +17,7 @@ from peftbench.cli.exporting import (
     progress,
 )
 from peftbench.core.errors import ConfigError
+from peftbench.core.text import decoded
 
 
 @click.command(short_help="Decide whether a model may replace another.")
@@ -71,9 +74,12 @@ def gate(
     """
     if out.is_dir():
         raise ConfigError(f"-o {out} is a folder; give the name of a file, such as gate.html")
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"-o {out}: the page is HTML; give a name that ends in .html")
     from peftbench.gate import thresholds as limits
 
     limit = limits.read(thresholds)
+    limit.require_one_measured(shift=bool(shift_files))
     setting = prediction_setting(device, threads, data_root)
     results = options.open_results(folder)
     ours, theirs = find_record(new, results), find_record(old, results)
@@ -89,17 +95,20 @@ def gate(
     before = read_export(Path(old)).run if theirs is None else theirs.run
     held_out.check_runs(run, before)
     held = held_out.read(file, run, before, quoting, note)
-    shifts = {path.name: held_out.read(path, run, before, quoting, note) for path in shift_files}
+    more = [held_out.read(path, run, before, quoting, note) for path in shift_files]
+    shifts = {one.name: one for one in more}
     if len(shifts) < len(shift_files):
         raise ConfigError("--shift: two files have the same name; rename one")
+    with _writing(out):
+        io.check_writable(out)
     candidate = opened(new, ours, results, setting)
     in_use = opened(old, theirs, results, setting)
     with progress("texts") as report:
         measured = measure(candidate, in_use, held, shifts, limit, report)
     found = judge(measured, run.task.metric, limit)
     told = Gate(
-        new=Named(new, run.title, run.key),
-        old=Named(old, before.title, before.key),
+        new=Named(decoded(new), run.title, run.key),
+        old=Named(decoded(old), before.title, before.key),
         held=held,
         shifts=shifts,
         thresholds=limit,
@@ -107,15 +116,24 @@ def gate(
         device=device_name(candidate.predictor.device),
         show_texts=show_texts,
     )
-    try:
-        io.write_whole(out, told.html().encode())
-    except OSError as error:
-        raise ConfigError(f"-o {out}: {error.strerror}; give another place") from error
     if as_json:
         import json
 
         click.echo(json.dumps(told.to_json(), indent=1))
     else:
         options.show(told.table().rich())
-        click.echo("\n".join([told.flip_line(), *told.lines()[1:], told.answer, f"page: {out}"]))
+        click.echo("\n".join([told.flip_line(), *told.lines()[1:], told.answer]))
+    with _writing(out):
+        io.write_whole(out, told.html().encode())
+    if not as_json:
+        click.echo(f"page: {out}")
     sys.exit(0 if found.passes else 1)
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Say in one line why the page cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"-o {out}: {error.strerror}; give another place") from error

@@ -77,6 +77,20 @@ def _visible(letter: str) -> str:
     return letter
 
 
+#: Where HTML would begin in Markdown.
+_TAG = re.compile(r"<(?=[A-Za-z/!?])")
+
+#: What Markdown takes for more than text. It leaves a `_` and a `~` inside and between words alone.
+_SPECIAL = re.compile(
+    r"[\\`*|$]|\](?=[(\[:])|&(?=#?\w+;)|(?<!\w)_(?=\S)|(?<=\S)_(?!\w)|~(?=\S)|(?<=\S)~"
+)
+
+
+def as_markdown(text: str) -> str:
+    """What Markdown shows as this text, in a paragraph, a heading or a cell of a table."""
+    return _TAG.sub("&lt;", _SPECIAL.sub(lambda found: "\\" + found[0], one_line(text)))
+
+
 def unescaped(text: Any) -> Any:
     r"""Text in which `\n` and `\t`, as they are typed in a command, are what they mean.
 

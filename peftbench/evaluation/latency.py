@@ -1,6 +1,6 @@
 """Timed passes through a trained model, as it was trained and with its weights merged."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,7 +68,7 @@ def measure(
         forms["merged"] = view(precision, True)
     if merging.plain or merging.why_not is None:
         deployed = forms["unmerged" if merging.plain else "merged"]
-        _cast(deployed.model, AUTOCAST.get(precision))
+        store_as_cast(deployed.model.modules(), AUTOCAST.get(precision))
     seconds: dict[str, Arrays] = {form: {} for form in forms}
     passes = [
         (kind, rows, number >= 0)
@@ -128,12 +128,16 @@ def _names(model: AdaptedModel) -> set[str]:
     return {name for name, _ in model.named_parameters()}
 
 
-def _cast(model: AdaptedModel, autocast: torch.dtype | None) -> None:
-    """Store trained weights as those that were frozen are: autocast would cast them at each pass.
+def store_as_cast(modules: Iterable[nn.Module], autocast: torch.dtype | None) -> None:
+    """Store linears as frozen ones are in training: autocast would cast them at each pass.
 
     The head of a regression computes in fp32.
+
+    Args:
+        modules: of a model that only answers.
+        autocast: what matrix products are computed in; None without autocast.
     """
-    for module in model.modules():
+    for module in modules:
         if autocast is not None and is_cast(module):
             for name, p in [*module.named_parameters(recurse=False)]:
                 setattr(module, name, nn.Parameter(p.to(autocast), requires_grad=False))

@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from peftbench.exporting import card
+from peftbench.exporting.card import Base
 from peftbench.exporting.kept_run import KeptRun
 
 #: The folder inside an export.
@@ -47,17 +49,12 @@ def write_adapters(kept: KeptRun, folder: Path) -> None:
     save_file({n: t for n, t in tensors.items() if mark not in n}, folder / "others.safetensors")
 
 
-def loading_lines(
-    folder: str, base: str, revision: str | None, labels: int, end: str = ")"
-) -> list[str]:
+def loading_lines(kept: KeptRun, base: Base, folder: str) -> list[str]:
     """Lines of Python that load it with the library as `model`."""
-    at = f", revision={revision!r}" if revision else ""
-    kind = "AutoModelForSequenceClassification"
     return [
         "import adapters",
         "from safetensors.torch import load_file",
-        f"from transformers import {kind}",
-        f"model = {kind}.from_pretrained({base!r}{at}, num_labels={labels}{end}",
+        *card.base_lines(kept, base, "model"),
         "adapters.init(model)",
         f"model.load_adapter({folder!r}, set_active=True)",
         f"model.load_state_dict(load_file({folder + '/others.safetensors'!r}), strict=False)",

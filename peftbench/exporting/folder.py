@@ -5,43 +5,33 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import save_file
 
 from peftbench.core.configs import ModelConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json, Record
+from peftbench.core.text import decoded
 from peftbench.exporting import adapters_library, card, loading, reference
+from peftbench.exporting.card import Base
 from peftbench.exporting.held_out_scores import HeldOutScores
 from peftbench.exporting.kept_run import KeptRun, rebuild
 from peftbench.exporting.probe import check_same, probe_logits
 from peftbench.methods.base import MODEL, OWN, PEFT
 from peftbench.methods.peft_export import peft_form
 from peftbench.models import pretrained
+from peftbench.models.checkpoint_inspection import inspect_checkpoint
 from peftbench.models.plain_model import plain_model
 from peftbench.results.store import ResultsFolder
 from peftbench.system import io
+from peftbench.system.hub import locate
 
-#: Where random weights, which are in no other place, are written beside their adapter.
+#: Where weights that are in no other place are written beside their adapter.
 _BASE = "base"
-
-
-@dataclass(frozen=True)
-class Base:
-    """Where the base model of an adapter is found again.
-
-    Attributes:
-        name: on the hub, or an absolute path.
-        revision: commit on the hub.
-    """
-
-    name: str
-    revision: str | None
 
 
 def export_run(
@@ -77,6 +67,11 @@ def export_run(
     folder = folder.absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} is there already; name a new folder")
+    if decoded(str(folder)) != str(folder):
+        raise ConfigError(
+            f"{decoded(str(folder))}: the libraries that write it take names in UTF-8 only; name "
+            "another folder"
+        )
     pretrained.quiet()  # or saving shows a bar of its own
     kept = rebuild(record, results)
     title = record.run.title
@@ -94,24 +89,27 @@ def export_run(
         expected = probe_logits(kept)
         facts = reference.describe(kept, results, data_root, held) if validation else None
         try:
-            load = _WRITERS[form](kept, results, base, draft)
+            _WRITERS[form](kept, results, base, draft)
         except ValueError as error:
             others = " or ".join(f"--form {one}" for one in forms if one != form)
             hint = f"; try {others}" if others else ""
             raise ConfigError(f"{title}: {error}{hint}") from error
         length = min(record.run.train.max_length, kept.tokenizer.model_max_length)
-        about = _about(kept, form, base) | {"weights_sha256": loading.weight_hashes(draft)}
-        draft.joinpath(loading.ABOUT).write_bytes(io.sealed(about))
         kept.tokenizer.model_max_length = length  # so that others cut texts as the run did
+        kept.tokenizer.padding_side = "right"  # as `collate` pads; positions count from the left
         kept.tokenizer.save_pretrained(draft)
-        apart = check_same(kept, expected, draft, load)
-        lines = card.loading_lines(kept, form, base.name, base.revision, str(folder))
+        about = _about(kept, form, base)
+        about["weights_sha256"] = loading.weight_hashes(draft)
+        about["files_sha256"] = loading.file_hashes(draft)
+        draft.joinpath(loading.ABOUT).write_bytes(io.sealed(about))
+        here = card.loading_lines(kept, form, _base_here(record.run.model, draft), str(draft))
+        apart = check_same(kept, expected, draft, partial(card.run_lines, here))
         near = Path(folder.name)  # others have the folder in another place
         shown = _shown_base(record.run.model, near)
         more = _for_adapters(kept, shown, draft, near) if form == OWN else []
         text = card.model_card(
-            *(kept, form, shown.name, near.name),
-            card.loading_lines(kept, form, shown.name, shown.revision, near.name),
+            *(kept, form, None if _in_no_other_place(record.run.model) else shown, near.name),
+            card.loading_lines(kept, form, shown, near.name),
             *(apart, more, held),
         )
         draft.joinpath("README.md").write_text(text, encoding="utf-8")
@@ -125,21 +123,20 @@ def export_run(
         os.replace(draft, folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return lines
+    return card.loading_lines(kept, form, base, str(folder))
 
 
 def _for_adapters(kept: KeptRun, base: Base, draft: Path, folder: Path) -> list[str]:
     """Write for the adapters library too, where its layout allows; what the card says of it."""
     name = adapters_library.NAME
-    if not _has_base(kept, OWN):
-        return ["The adapters library cannot load it: it has no base model but random weights."]
+    if _in_no_other_place(kept.run.model):
+        what = "weights from packages" if kept.run.model.checkpoint else "random weights"
+        return [f"The adapters library cannot load it: it has no base model but {what}."]
     try:
         adapters_library.write_adapters(kept, draft / name)
     except ValueError as error:
         return [f"The adapters library cannot load it: {error}."]
-    place, labels = str(folder / name), kept.run.task.classes
-    end = ")" if kept.run.model.dtype is None else card.ROUNDED
-    lines = adapters_library.loading_lines(place, base.name, base.revision, labels, end)
+    lines = adapters_library.loading_lines(kept, base, str(folder / name))
     return ["With the adapters library:", "", "```python", *lines, "```"]
 
 
@@ -149,18 +146,38 @@ def _umask() -> int:
     return mask
 
 
+def _in_no_other_place(model: ModelConfig) -> bool:
+    """Whether others cannot get the weights: they are random, or made of a file in a package."""
+    return model.path is None and (model.checkpoint is None or model.converted)
+
+
 def _base(model: ModelConfig, folder: Path) -> Base:
     """A hub name with its revision, or an absolute path: a bare name would be looked for there."""
+    if _in_no_other_place(model):
+        return Base(str(folder / _BASE))
+    wrapper = _wrapper(model)
     if model.path is not None:
-        return Base(str(Path(model.path).absolute()), None)
-    if model.checkpoint is None:
-        return Base(str(folder / _BASE), None)
-    return Base(model.checkpoint, model.revision)
+        return Base(str(Path(model.path).absolute()), None, wrapper)
+    return Base(str(model.checkpoint), model.revision, wrapper)
 
 
 def _shown_base(model: ModelConfig, folder: Path) -> Base:
     """The same in a card, which other machines read: of a local folder the name, with a dot."""
-    return _base(model, folder) if model.path is None else Base(f"./{model.checkpoint}", None)
+    found = _base(model, folder)
+    return found if model.path is None else replace(found, name=f"./{model.checkpoint}")
+
+
+def _base_here(model: ModelConfig, draft: Path) -> Base:
+    """The same on this machine while the folder is a draft: nothing is asked of the hub."""
+    found = _base(model, draft)
+    place = None if _in_no_other_place(model) else locate(model)
+    return found if place is None else Base(str(place), None, found.wrapper)
+
+
+def _wrapper(model: ModelConfig) -> str:
+    place = locate(model)
+    assert place is not None  # as the weights are in another place
+    return inspect_checkpoint(model, place).wrapper
 
 
 def _about(kept: KeptRun, form: str, base: Base) -> Json:
@@ -186,40 +203,35 @@ def _about(kept: KeptRun, form: str, base: Base) -> Json:
 
 
 def _has_base(kept: KeptRun, form: str) -> bool:
-    """Whether there is a base model to be named: random weights are written for `PEFT` alone."""
-    model = kept.run.model
-    return form == PEFT or model.path is not None or model.checkpoint is not None
+    """Whether there is a base model to be named: of `PEFT` alone one is written, if need be."""
+    return form == PEFT or not _in_no_other_place(kept.run.model)
 
 
-# forms; each writes weights, and returns what loads them as others would
+# forms
 
 
-def _write_model(kept: KeptRun, results: ResultsFolder, base: Base, draft: Path) -> Any:
+def _write_model(kept: KeptRun, results: ResultsFolder, base: Base, draft: Path) -> None:
     kept.method.merge(kept.model)
     padding = kept.tokenizer.pad_token_id
     made = plain_model(kept.model, kept.run.model, kept.labels, padding)
     made.config.name_or_path = ""
     made.save_pretrained(draft)
-    return loading.load_model
 
 
-def _write_adapter(kept: KeptRun, results: ResultsFolder, base: Base, draft: Path) -> Any:
+def _write_adapter(kept: KeptRun, results: ResultsFolder, base: Base, draft: Path) -> None:
     config, tensors = peft_form(kept.method, kept.model)
     config |= {"base_model_name_or_path": base.name, "revision": base.revision}
     draft.joinpath("adapter_config.json").write_text(
         json.dumps(config, indent=2) + "\n", encoding="utf-8"
     )
-    save_file(tensors, draft / "adapter_model.safetensors", metadata={"format": "pt"})
-    model = loading.base_model(kept.run)
-    if kept.run.model.checkpoint is None:
-        model.save_pretrained(draft / _BASE)
+    save_file(tensors, draft / loading.ADAPTER, metadata={"format": "pt"})
+    if _in_no_other_place(kept.run.model):
+        loading.base_model(kept.run).save_pretrained(draft / _BASE)
         kept.tokenizer.save_pretrained(draft / _BASE)
-    return partial(loading.load_adapter, base=model)
 
 
-def _write_own(kept: KeptRun, results: ResultsFolder, base: Base, draft: Path) -> Any:
+def _write_own(kept: KeptRun, results: ResultsFolder, base: Base, draft: Path) -> None:
     draft.joinpath(loading.WEIGHTS).write_bytes(results.weights(kept.record))
-    return loading.load_exported
 
 
 _WRITERS = {MODEL: _write_model, PEFT: _write_adapter, OWN: _write_own}

@@ -1,7 +1,8 @@
 """Exported folders as models that are called like those of transformers."""
 
+import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ from transformers import AutoModelForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from peftbench.core.errors import ConfigError
-from peftbench.core.run import Json, Run
+from peftbench.core.run import Json, Run, canonical
 from peftbench.data import batching, glue_labels, prompting
 from peftbench.data.batching import Batch
 from peftbench.data.tokenizer import load_tokenizer
-from peftbench.methods.base import OWN, PEFT, build_method
+from peftbench.methods.base import MODEL, OWN, PEFT, build_method
 from peftbench.models import pretrained
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
@@ -29,6 +30,9 @@ ABOUT = "peftbench.json"
 
 #: The cut-off on the confidence, where one was chosen; see `exporting.review`.
 REVIEW = "review.json"
+
+#: An adapter of the form `PEFT`.
+ADAPTER = "adapter_model.safetensors"
 
 #: The trained weights in the form `OWN`.
 WEIGHTS = "peftbench.safetensors"
@@ -55,7 +59,8 @@ def read_export(folder: Path) -> Export:
     """What an exported folder says about itself.
 
     Raises:
-        ConfigError: if `peftbench export` did not write it.
+        ConfigError: if `peftbench export` did not write it, or it needs a local base model that is
+            neither where it was nor beside the folder.
         RecordError: if its own description was altered.
     """
     try:
@@ -64,7 +69,23 @@ def read_export(folder: Path) -> Export:
         raise ConfigError(
             f"{folder} is no folder of `peftbench export`: it has no {ABOUT}"
         ) from None
-    return Export(folder, about["form"], Run.from_json(about["run"]), about)
+    run = Run.from_json(about["run"])
+    if about["form"] != MODEL:
+        run = _with_base(run, folder)
+    return Export(folder, about["form"], run, about)
+
+
+def _with_base(run: Run, folder: Path) -> Run:
+    """A run whose local base model is where it was, or beside the folder, as the card says."""
+    path = run.model.path
+    if path is None or Path(path).is_dir():
+        return run
+    beside = folder.absolute().parent / str(run.model.checkpoint)
+    if not beside.is_dir():
+        raise ConfigError(
+            f"the base model of {folder} is neither at {path} nor at {beside}; copy it there"
+        )
+    return replace(run, model=replace(run.model, path=str(beside)))
 
 
 def weight_hashes(folder: Path) -> dict[str, str]:
@@ -72,10 +93,27 @@ def weight_hashes(folder: Path) -> dict[str, str]:
     return {path.name: io.hash_files((path,)) for path in sorted(folder.glob("*.safetensors"))}
 
 
-def check_weights(export: Export) -> dict[str, str]:
-    """Refuse a folder whose weights are not those that were exported; return their hashes.
+def file_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of what an exported folder says of its model and tokenizer, by the file's name."""
+    ends = (".json", ".txt", ".model", ".jinja")
+    files = sorted(path for path in folder.iterdir() if path.suffix in ends)
+    return {path.name: _hash(path) for path in files}
 
-    Exports of earlier versions have a hash in the form `OWN` alone.
+
+def _hash(path: Path) -> str:
+    if path.name != "adapter_config.json":
+        return io.hash_files((path,))
+    config = json.loads(path.read_bytes())
+    for name in ("base_model_name_or_path", "revision"):  # a folder that was moved has another
+        config.pop(name, None)
+    return io.digest(canonical(config).encode())
+
+
+def check_files(export: Export) -> dict[str, str]:
+    """Refuse a folder that is not what was exported; return the hashes of its weights.
+
+    Exports of earlier versions have a hash of weights in the form `OWN` alone, and none of the
+    other files.
 
     Raises:
         ConfigError: naming the file.
@@ -83,32 +121,51 @@ def check_weights(export: Export) -> dict[str, str]:
     expected = export.about.get("weights_sha256") or (
         {WEIGHTS: export.about["trained_sha256"]} if export.form == OWN else {}
     )
+    files: Json = export.about.get("files_sha256", {})
     try:
         found = weight_hashes(export.folder)
-    except OSError as error:
+        others = file_hashes(export.folder) if files else {}
+    except (OSError, ValueError) as error:
         raise _unreadable(export.folder, error) from error
-    for name, known in expected.items():
-        if name not in found:
+    for name in [*expected, *files]:
+        if name not in found | others:
             raise ConfigError(f"{export.folder / name} is missing; export the run again")
+    if not found or (export.form == PEFT and ADAPTER not in found):  # pickles are not loaded
+        what = ADAPTER if export.form == PEFT else "safetensors"
+        raise ConfigError(f"{export.folder} has no {what}; export the run again")
+    for name, known in expected.items():
         if found[name] != known:
             raise ConfigError(
                 f"{export.folder / name} is torn or of another model (SHA-256 "
                 f"{found[name][:12]}, exported {known[:12]}); export the run again"
             )
+    for name, known in files.items():
+        if others[name] != known:
+            raise ConfigError(
+                f"{export.folder / name} was changed since the export (SHA-256 "
+                f"{others[name][:12]}, exported {known[:12]}); export the run again"
+            )
     return found
 
 
-def read_cut_off(folder: Path) -> float | None:
+def read_cut_off(export: Export) -> float | None:
     """The confidence below which people review, infinite for all texts; None where none is given.
 
     Raises:
+        ConfigError: if it was chosen for another model.
         RecordError: if the file was altered.
     """
     try:
-        found = io.unsealed(folder / REVIEW)["cut_off"]
+        about = io.unsealed(export.folder / REVIEW)
     except FileNotFoundError:
         return None
-    return math.inf if found is None else float(found)
+    key = about.get("key", export.run.key)  # earlier versions have none
+    if key != export.run.key:
+        raise ConfigError(
+            f"{export.folder / REVIEW} was chosen for the run {key[:12]}, not for "
+            f"{export.run.key[:12]}; export the run again with --review-error"
+        )
+    return math.inf if about["cut_off"] is None else float(about["cut_off"])
 
 
 def load_exported(folder: str | Path, backbone: Backbone | None = None) -> nn.Module:
@@ -138,7 +195,7 @@ def called_model(export: Export) -> nn.Module:
     Raises:
         ConfigError: if its weights are missing, torn or others, or its base model is not at hand.
     """
-    check_weights(export)
+    check_files(export)
     base = base_model(export.run) if export.form == PEFT else None
     try:
         return load_model(export.folder) if base is None else load_adapter(export.folder, base)
@@ -152,7 +209,7 @@ def trained_weights(export: Export) -> dict[str, Tensor]:
     Raises:
         ConfigError: if they are missing, torn or others.
     """
-    check_weights(export)
+    check_files(export)
     return load_file(export.folder / WEIGHTS)
 
 
@@ -166,14 +223,16 @@ def _unreadable(folder: Path, error: Exception) -> ConfigError:
 
 
 def load_model(folder: Path) -> nn.Module:
-    """A folder of transformers, as anybody loads it."""
+    """A folder of transformers; neither a pickle nor code of its own is loaded."""
     pretrained.quiet()
-    made: nn.Module = AutoModelForSequenceClassification.from_pretrained(folder)
+    made: nn.Module = AutoModelForSequenceClassification.from_pretrained(
+        folder, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
+    )
     return made.eval()
 
 
 def load_adapter(folder: Path, base: nn.Module) -> nn.Module:
-    """An adapter of the peft library on a base model, as anybody loads it."""
+    """An adapter of the peft library on a base model."""
     from peft import PeftModel
 
     made: nn.Module = PeftModel.from_pretrained(base, folder)

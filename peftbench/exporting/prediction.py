@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import torch
 from safetensors.torch import load
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from peftbench.core.configs import GENERATE, WORDS, TaskConfig
@@ -27,10 +28,11 @@ from peftbench.data.own_file import FileTable
 from peftbench.data.tokenization import TokenizedSplit
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.evaluation.evaluator import viewed
+from peftbench.evaluation.latency import store_as_cast
 from peftbench.exporting.loading import (
     CalledModel,
     called_model,
-    check_weights,
+    check_files,
     read_cut_off,
     read_export,
     trained_weights,
@@ -43,8 +45,13 @@ from peftbench.results.store import ResultsFolder
 from peftbench.system import io
 from peftbench.system.run_locks import NO_LOCKS
 from peftbench.training.device import device_of
-from peftbench.training.precision import build_accelerator, kept_precision, precision_note
-from peftbench.training.predictor import Predictor
+from peftbench.training.precision import (
+    AUTOCAST,
+    build_accelerator,
+    kept_precision,
+    precision_note,
+)
+from peftbench.training.predictor import PredictionOutOfMemory, Predictor
 
 #: Rows that are predicted and written together; a file of fewer gives what the run's own
 #: evaluation gave, batch by batch.
@@ -88,11 +95,27 @@ class PredictionSource:
         return self.answer(self.tokenize(columns))
 
     def answer(self, tokens: TokenizedSplit) -> np.ndarray:
-        """What `predict` returns, of texts that `tokenize` read."""
+        """What `predict` returns, of texts that `tokenize` read.
+
+        Raises:
+            ConfigError: if predictions are not finite, or a text does not fit the memory.
+        """
         run = self.run
-        with torch.random.fork_rng():
-            torch.manual_seed(run.seeds()["sampling"])
-            found = self.predictor.predict(tokens, np.arange(len(tokens)))
+        try:
+            with torch.random.fork_rng():
+                torch.manual_seed(run.seeds()["sampling"])
+                found = self.predictor.predict(tokens, np.arange(len(tokens)))
+        except FloatingPointError as error:
+            what = str(error).partition(";")[0]
+            raise ConfigError(
+                f"{run.title}: {what}; a run in fp16 answers in fp32 with --device cpu, else train "
+                "it again with train.precision=fp32"
+            ) from error
+        except PredictionOutOfMemory as error:
+            raise ConfigError(
+                f"{run.title}: no memory for one text of up to {tokens.longest} tokens; use "
+                "--device cpu, or a device with more memory"
+            ) from error
         if run.task.generation:
             written = found["written"].astype(np.int64)
             texts = decoding.texts_of(written, self.tokenizer, run.task.stop)
@@ -141,19 +164,25 @@ def open_export(folder: Path, setting: RuntimeConfig) -> PredictionSource:
     """
     export = read_export(folder)
     run, precision = export.run, str(export.about["precision"])
-    identity = canonical([run.key, export.form, check_weights(export)])
-    cut_off = read_cut_off(folder)
+    identity = canonical([run.key, export.form, check_files(export)])
+    cut_off = read_cut_off(export)
     if export.form == OWN:
         own = _inserted(run, trained_weights(export), precision, identity, setting)
         return replace(own, cut_off=cut_off)
     device = device_of(setting)
     tokenizer = load_tokenizer(run.model) if export.form != MODEL else _own_tokenizer(folder, run)
     model: Any = called_model(export)
+    inner = model.get_base_model() if export.form == PEFT else model
+    ids = prompting.verbalizer_ids(run, tokenizer)
     if run.task.regression:  # as `AdaptedModel` does
-        inner = model.get_base_model() if export.form == PEFT else model
         heads.compute_exactly(inner, run.model.family_config.head)
-    called = CalledModel(model, prompting.verbalizer_ids(run, tokenizer)).to(device)
+    if ids is not None:  # as `Backbone` does
+        heads.narrow(inner, ids)
+        ids = list(range(len(ids)))
     resolved = kept_precision(precision, device)
+    modules = _plain_modules(model) if export.form == PEFT else model.modules()
+    store_as_cast(modules, AUTOCAST.get(resolved))
+    called = CalledModel(model, ids).to(device)
     predictor = Predictor(
         tokenizer.pad_token_id,
         "2d",
@@ -164,6 +193,16 @@ def open_export(folder: Path, setting: RuntimeConfig) -> PredictionSource:
     )
     note = precision_note(precision, resolved)
     return PredictionSource(run, identity, tokenizer, predictor, setting.data_root, cut_off, note)
+
+
+def _plain_modules(model: nn.Module) -> Iterator[nn.Module]:
+    """Modules that peft did not wrap: what it wrapped may read its weights, as DoRA does."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if not isinstance(model, BaseTunerLayer):
+        yield model
+        for child in model.children():
+            yield from _plain_modules(child)
 
 
 def _own_tokenizer(folder: Path, run: Run) -> PreTrainedTokenizerBase:
@@ -185,6 +224,14 @@ def _inserted(
     method = Method() if state is None else build_method(run.method)
     resolved = kept_precision(precision, device)
     predictor = viewed(run, method, state, backbone, tokenizer, device, resolved)
+    model = predictor.model
+    if not model.exact:  # what trained, too; frozen ones are stored so
+        own = (
+            m
+            for n, m in model.module.named_modules()
+            if model.pretrained_of(f"{n}.weight") is not None
+        )
+        store_as_cast(own, AUTOCAST.get(resolved))
     note = precision_note(precision, resolved)
     return PredictionSource(run, identity, tokenizer, predictor, setting.data_root, note=note)
 
@@ -219,7 +266,7 @@ def predict_file(
         The number of rows.
 
     Raises:
-        ConfigError: as `check_file`, or if `out` cannot be written.
+        ConfigError: as `check_file`, if `out` cannot be written, or some texts have no answer.
     """
     task = source.run.task
     table = check_file(task, path, out, quoting)
@@ -428,7 +475,12 @@ def _fill(
         if start < done:
             continue
         report(start, total)
-        file.write(_table(answers.lines(source.answer(tokens), start), answers.delimiter))
+        try:
+            found = source.answer(tokens)
+        except ConfigError as error:
+            last = start + len(piece[0])
+            raise ConfigError(f"{answers.what}, texts {start + 1} to {last}: {error}") from error
+        file.write(_table(answers.lines(found, start), answers.delimiter))
         file.flush()
         os.fsync(file.fileno())
     report(total, total)

@@ -45,7 +45,7 @@ def probe_logits(kept: KeptRun) -> Tensor:
 
 
 def check_same(
-    kept: KeptRun, expected: Tensor, folder: Path, load: Callable[[Path], nn.Module]
+    kept: KeptRun, expected: Tensor, folder: Path, load: Callable[[], nn.Module]
 ) -> float:
     """Load a folder as others would, and compare its logits and tokens with those of the run.
 
@@ -53,7 +53,7 @@ def check_same(
         kept: the run.
         expected: from `probe_logits`, before anything was merged.
         folder: that was written.
-        load: what loads it.
+        load: what loads its model.
 
     Returns:
         The largest difference.
@@ -65,7 +65,7 @@ def check_same(
     batch = batching.collate(tokens, np.arange(len(TEXTS)), kept.tokenizer.pad_token_id, "2d")
     try:
         with torch.random.fork_rng(), torch.inference_mode():
-            found = CalledModel(load(folder), kept.model.backbone.verbalizer_ids)(batch)
+            found = CalledModel(load(), kept.model.backbone.verbalizer_ids)(batch)
     except Exception as error:  # the libraries raise what they like
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ConfigError(
@@ -79,7 +79,7 @@ def check_same(
             f"{apart:.2g}), so that nothing is exported; choose another --form, or use `peftbench "
             "predict KEY`"
         )
-    again = probe_tokens(kept.run, AutoTokenizer.from_pretrained(folder))
+    again = probe_tokens(kept.run, AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
     if not all(np.array_equal(getattr(again, n), getattr(tokens, n)) for n in ("ids", "types")):
         raise ConfigError(
             f"{kept.run.title}: the tokenizer gives other tokens once it is saved by "

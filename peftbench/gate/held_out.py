@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Run
+from peftbench.core.text import decoded
 from peftbench.data import data_report, glue_labels, loading, own_file, own_labels
 from peftbench.data.own_file import FileTable
 
@@ -38,6 +39,11 @@ class HeldOut:
     names: list[str]
     new: list[list[str]]
     old: list[list[str]]
+
+    @property
+    def name(self) -> str:
+        """Of the file, for people."""
+        return decoded(self.path.name)
 
 
 def check_runs(new: Run, old: Run) -> None:
@@ -104,8 +110,13 @@ def read(
     if len(label) < LEAST:
         raise ConfigError(f"{path} has {len(label)} rows; a gate needs at least {LEAST}")
     for text in [*table.notes, *data_report.text_notes(task, table)]:
-        note(f"{path.name}: {text}")
+        note(f"{decoded(path.name)}: {text}")
     columns = {name: own_file.text_cells(table, name) for name in texts}
+    if equal := len(label) - len(set(zip(*columns.values(), strict=True))):
+        note(
+            f"{decoded(path.name)}: {equal:,} of {len(label):,} rows repeat the texts of an "
+            "earlier row; intervals take rows as independent and are too narrow: keep one of each"
+        )
     return HeldOut(
         path=path,
         content=content,

@@ -113,10 +113,11 @@ class Gate:
             "answer": self.answer,
             "new": asdict(self.new),
             "old": asdict(self.old),
-            "file": {"name": self.held.path.name, "sha256": self.held.content},
+            "file": {"name": self.held.name, "sha256": self.held.content},
             "rows": len(self.held.label),
             "device": self.device,
             "thresholds": asdict(self.thresholds),
+            "not_measured": self.thresholds.not_measured(shift=bool(self.shifts)),
             "criteria": told(found.criteria),
             "noise": told(found.noise),
             "abnormal": told(found.abnormal),
@@ -161,7 +162,7 @@ class Gate:
             ),
             Section("What was compared", [], [self._facts()]),
         ]
-        rows = f"{len(self.held.label):,} rows of {self.held.path.name}, answered by both models."
+        rows = f"{len(self.held.label):,} rows of {self.held.name}, answered by both models."
         return document(title, self.answer, found.passes, [rows], parts)
 
     def _flip_section(self) -> Section:
@@ -200,7 +201,7 @@ class Gate:
                 for name, one in (("NEW", self.new), ("OLD", self.old))
             ),
             *(
-                [name, f"{one.path.name}, {len(one.label):,} rows, SHA-256 {one.content[:12]}"]
+                [name, f"{one.name}, {len(one.label):,} rows, SHA-256 {one.content[:12]}"]
                 for name, one in files.items()
             ),
             ["metric", self.findings.metric],

@@ -67,6 +67,34 @@ class Thresholds:
         """The kinds of noise, each at its rate."""
         return Noise(kinds=self.noise, intensities=[1.0], examples=None, seed=0)
 
+    def not_measured(self, shift: bool) -> list[str]:
+        """Names of limits that are set and compared with nothing.
+
+        Args:
+            shift: whether there are files of another source.
+        """
+        given = {
+            "noise_difference": bool(self.noise),
+            "abnormal_difference": bool(self.abnormal),
+            "shift_difference": shift,
+        }
+        return [n for n, known in given.items() if not known and getattr(self, n) is not None]
+
+    def require_one_measured(self, shift: bool) -> None:
+        """Refuse limits of which none is compared with anything: every model would pass.
+
+        Raises:
+            ConfigError: saying what is missing.
+        """
+        missing = self.not_measured(shift)
+        if all(getattr(self, name) is None or name in missing for name in _LIMITS):
+            raise ConfigError(
+                f"no limit is compared with anything, so that every model would pass: only "
+                f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} set, which nothing "
+                "measures; give --shift FILE for shift_difference, kinds of noise or abnormal "
+                "input for the others, or set another limit"
+            )
+
 
 #: Keys of `Thresholds` that decide.
 _LIMITS = tuple(

@@ -70,6 +70,18 @@ def _write_whole(path: Path, body: bytes, drafts: Path) -> None:
 _OWN = re.compile(r"-[0-9a-f]{8}$")
 
 
+def check_writable(path: Path) -> None:
+    """Find out before long work whether a file can be written; nothing is left of it.
+
+    Raises:
+        OSError: if it cannot.
+    """
+    make_folder(path.parent)
+    draft = path.parent / own_name(path)
+    draft.touch()
+    draft.unlink()
+
+
 def drafts_in(folder: Path) -> list[Path]:
     """Drafts that lie beside the files which they are of."""
     return [path for path in folder.glob("*-????????") if _OWN.search(path.name)]

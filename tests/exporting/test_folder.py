@@ -1,7 +1,9 @@
 """Exported folders are loaded by transformers and peft alone, and give the run's logits."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,24 +14,33 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from short_runs import one
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    pipeline,
+)
 
 import peftbench
 from peftbench.cli.exporting import export
 from peftbench.config.sweep import plan
+from peftbench.core.configs import WheelsConfig
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.runtime import RuntimeConfig
-from peftbench.data import loading
+from peftbench.data import batching, loading, prompting
+from peftbench.exporting import card, prediction
 from peftbench.exporting.folder import export_run
 from peftbench.exporting.kept_run import rebuild
-from peftbench.exporting.probe import probe_logits
+from peftbench.exporting.loading import CalledModel
+from peftbench.exporting.probe import probe_logits, probe_tokens
 from peftbench.methods.base import SAME_LOGITS, build_method
 from peftbench.models import pretrained
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.results.store import ResultsFolder
+from peftbench.system import hub
 from peftbench.training.trainer import TrainingOutput, execute
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries' own, of many kinds
@@ -426,26 +437,281 @@ def test_a_card_does_not_say_where_a_local_base_is(tmp_path, method, code):
     assert code in card
     assert ("and the base model `./mine`" in card) == (method != "bitfit")
     if method == "lora":
-        assert f"from_pretrained({str(tmp_path / 'mine')!r}, num_labels=2)" in lines[2]
+        assert f"from_pretrained({str(tmp_path / 'mine')!r}, num_labels=2, " in lines[2]
     model = peftbench.load_exported(tmp_path / "out")
     found = validation_scores(tmp_path / "out", model, record.run)
     known = results.predictions(record)["scores"]
     np.testing.assert_allclose(found, known, rtol=1e-3, atol=1e-4)
 
 
+def own_checkpoint(folder: Path, family: str, dtype: torch.dtype, language: bool) -> Path:
+    """A checkpoint with a head for three classes, or a language model; its config says its type."""
+    checkpoints.checkpoint(folder, family, initializer_range=0.2, num_labels=3)
+    config = AutoConfig.from_pretrained(folder)
+    model = tiny.one_run(f"model.family={family}").model
+    config.problem_type = "multi_label_classification"
+    made = pretrained.architecture(model, language).from_config(config)
+    made.to(dtype).save_pretrained(folder)
+    assert AutoConfig.from_pretrained(folder).dtype == dtype
+    return folder
+
+
+def run_card(folder: Path, place: Path, block: int = 0) -> dict:
+    """What the code of a card makes, in the folder that holds it."""
+    code = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)[block]
+    namespace: dict = {}
+    before = Path.cwd()
+    os.chdir(place)
+    try:
+        exec(code, namespace)
+    finally:
+        os.chdir(before)
+    return namespace
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("method", "form", "family", "words"),
+    [
+        ("lora", "peft", "bert", ()),
+        ("lora", "peft", "llama", ()),
+        ("lora", "peft", "roberta", ("model.dtype=bf16",)),
+        ("prefix", "peft", "roberta", ("method.length=5",)),
+        ("lora", "peft", "llama", ("prompt=words",)),
+        ("lora", "peft", "bert", ("prompt=words",)),
+        ("lora", "model", "bert", ()),
+        ("adapter", "peftbench", "bert", ()),
+    ],
+    ids=lambda given: "-".join(given) if isinstance(given, tuple) else given,
+)
+def test_the_code_of_a_card_gives_the_logits_of_the_run(
+    tmp_path, method, form, family, words, dtype
+):
+    """Also where the base has another head, or is kept in 16 bits, and with names of classes."""
+    language = "prompt=words" in words
+    base = own_checkpoint(tmp_path / "mine", family, dtype, language)
+    if language:
+        put = "'the film is {0} {answer}'"
+        words = (*words, f"prompt.causal={put}", f"prompt.masked={put}")
+        words = (*words, "prompt.verbalizer=[good,bad]")
+    auto = ("model=auto", f"model.checkpoint='{base}'", f"method={method}")
+    given = [word for word in WORDS if word != tiny.WIDE]
+    run = one(tiny.own_task(tmp_path), *given, *auto, *words)
+    done, results = execute(run, KEEP), ResultsFolder(tmp_path / "runs")
+    record = results.save(done.record, done.predictions, done.trained)
+    export_run(record, results, tmp_path / "out", form, validation=False)
+    expected = probe_logits(rebuild(record, results))
+    made = run_card(tmp_path / "out", tmp_path)
+    tokens = probe_tokens(run, made["tokenizer"])
+    batch = batching.collate(tokens, np.arange(len(tokens)), made["tokenizer"].pad_token_id, "2d")
+    ids = prompting.verbalizer_ids(run, made["tokenizer"])
+    with torch.inference_mode():
+        found = CalledModel(made["model"].eval(), ids)(batch)
+    assert expected.abs().max() > 0.1
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    if not language and form != "peftbench":
+        assert made["model"].config.id2label == {0: "other", 1: "vowel"}
+        assert made["model"].config.label2id == {"other": 0, "vowel": 1}
+
+
+@pytest.mark.parametrize("kind", ["regression", "classification"])
+def test_a_pipeline_of_the_code_of_a_card_answers_in_the_words_of_the_data(tmp_path, kind):
+    base = own_checkpoint(tmp_path / "mine", "bert", torch.float32, language=False)
+    task = tiny.own_task(tmp_path)
+    if kind == "regression":
+        for name in ("train", "validation"):
+            path = tmp_path / f"{name}.csv"
+            path.write_text(path.read_text().replace("vowel", "30").replace("other", "10"))
+        task = (*task, "task.kind=regression")
+    auto = ("model=auto", f"model.checkpoint='{base}'", "method=lora")
+    run = one(task, *(word for word in WORDS if word != tiny.WIDE), *auto)
+    done, results = execute(run, KEEP), ResultsFolder(tmp_path / "runs")
+    record = results.save(done.record, done.predictions, done.trained)
+    export_run(record, results, tmp_path / "out", validation=False)
+    made = run_card(tmp_path / "out", tmp_path)
+    given = {"model": made["model"].eval(), "tokenizer": made["tokenizer"], "device": "cpu"}
+    texts = loading.load_split(run.task, "validation", None).texts[0]
+    found = pipeline("text-classification", **given)(texts)
+    known = results.predictions(record)["scores"]
+    if kind == "regression":
+        assert {one["label"] for one in found} == {"value"}
+        np.testing.assert_allclose([one["score"] for one in found], known[:, 0], rtol=1e-4)
+        assert known.mean() > 10
+    else:
+        odds = np.exp(known.astype(np.float64))
+        likely = (odds / odds.sum(1, keepdims=True)).max(1)
+        assert [one["label"] for one in found] == [["other", "vowel"][n] for n in known.argmax(1)]
+        np.testing.assert_allclose([one["score"] for one in found], likely, rtol=1e-4)
+
+
+def test_the_code_of_a_card_takes_away_what_a_wrapper_left(tmp_path):
+    """Without it transformers would load none of the weights, and only say so."""
+    base = own_checkpoint(tmp_path / "mine", "bert", torch.float32, language=False)
+    weights = load_file(base / "model.safetensors")
+    wrapped = {f"module.{name}": tensor for name, tensor in weights.items()}
+    save_file(wrapped, base / "model.safetensors", {"format": "pt"})
+    auto = ("model=auto", f"model.checkpoint='{base}'", "method=lora")
+    run = one(tiny.own_task(tmp_path), *(word for word in WORDS if word != tiny.WIDE), *auto)
+    done, results = execute(run, KEEP), ResultsFolder(tmp_path / "runs")
+    record = results.save(done.record, done.predictions, done.trained)
+    export_run(record, results, tmp_path / "out", validation=False)
+    made = run_card(tmp_path / "out", tmp_path)
+    found = validation_scores(tmp_path / "out", made["model"].eval(), run)
+    known = results.predictions(record)["scores"]
+    np.testing.assert_allclose(found, known, rtol=1e-3, atol=1e-4)
+
+
+def test_the_card_has_the_base_of_the_adapters_library_too(tmp_path):
+    """That library is not installed here: all lines before it are run."""
+    base = own_checkpoint(tmp_path / "mine", "bert", torch.bfloat16, language=False)
+    auto = ("model=auto", f"model.checkpoint='{base}'", "method=pfeiffer", "method.width=16")
+    run = one(tiny.own_task(tmp_path), *(word for word in WORDS if word != tiny.WIDE), *auto)
+    done, results = execute(run, KEEP), ResultsFolder(tmp_path / "runs")
+    record = results.save(done.record, done.predictions, done.trained)
+    export_run(record, results, tmp_path / "out", validation=False)
+    readme = tmp_path / "out/README.md"
+    text = readme.read_text()
+    assert "\nimport adapters\n" in text
+    readme.write_text(text.replace("import adapters\n", "").partition("adapters.init")[0] + "```")
+    model = run_card(tmp_path / "out", tmp_path, block=1)["model"]
+    assert model.classifier.weight.shape[0] == 2
+    assert model.config.id2label == {0: "other", 1: "vowel"}
+    for name, tensor in AdaptedModel(Backbone(run.model), 2, seed=0).pretrained.items():
+        if not name.startswith("classifier"):
+            assert torch.equal(model.get_parameter(name), tensor), name
+
+
+@pytest.mark.parametrize(
+    ("method", "family", "words"),
+    [("lora", "llama", ()), ("lora", "llama", ("prompt=words",)), ("pfeiffer", "bert", ())],
+    ids=["classifier", "words", "peftbench"],
+)
+def test_a_base_that_only_a_package_has_is_written_beside_the_adapter(
+    tmp_path, monkeypatch, method, family, words
+):
+    """Its name is a title, or the hub has other weights by that name: nobody could load those."""
+    language, title = bool(words), "Tiny.Q4_1 (4-bit weights, de-quantised)"
+    base = own_checkpoint(tmp_path / "mine", family, torch.float32, language)
+    packed = WheelsConfig(group="tiny", archive="tiny.gguf", sha256="0" * 64, conversion="gguf")
+    monkeypatch.setattr(hub.wheels, "available", lambda given: given == packed)
+    monkeypatch.setattr(hub.wheels, "unpacked", lambda given, patterns: base)
+    if language:
+        put = "'the film is {0} {answer}'"
+        words = (*words, f"prompt.causal={put}", f"prompt.masked={put}")
+        words = (*words, "prompt.verbalizer=[good,bad]")
+    auto = ("model=auto", f"model.checkpoint='{base}'", f"method={method}", *words)
+    given = [word for word in WORDS if word != tiny.WIDE]
+    run = one(tiny.own_task(tmp_path), *given, *auto)
+    model = replace(run.model, path=None, files_sha256=None, checkpoint=title, wheels=packed)
+    run = replace(run, model=model)
+    done, results = execute(run, KEEP), ResultsFolder(tmp_path / "runs")
+    record = results.save(done.record, done.predictions, done.trained)
+    export_run(record, results, tmp_path / "out", validation=False)
+    card = (tmp_path / "out/README.md").read_text()
+    assert "base_model:" not in card
+    expected = probe_logits(rebuild(record, results))
+    if method != "lora":
+        assert f"| Base model | {title} |" in card
+        assert "no base model but weights from packages" in card
+        assert not (tmp_path / "out/base").exists()
+        return
+    assert f"| Base model | {title}, in `base` |" in card
+    said = json.loads((tmp_path / "out/adapter_config.json").read_text())
+    assert said["base_model_name_or_path"] == str(tmp_path / "out/base")
+    shutil.rmtree(base)
+    made = run_card(tmp_path / "out", tmp_path)
+    tokens = probe_tokens(run, made["tokenizer"])
+    batch = batching.collate(tokens, np.arange(len(tokens)), made["tokenizer"].pad_token_id, "2d")
+    ids = prompting.verbalizer_ids(run, made["tokenizer"])
+    with torch.inference_mode():
+        found = CalledModel(made["model"].eval(), ids)(batch)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["lora", "adapter", "bitfit"])
+def test_a_local_base_may_be_moved_beside_the_folder(tmp_path, method):
+    """As the card says, for another machine; there the hash of its weights is checked."""
+    home, there = tmp_path / "home", tmp_path / "there"
+    there.mkdir()
+    base = checkpoints.checkpoint(home / "mine")
+    words = ("model=auto", f"model.checkpoint='{base}'", f"method={method}")
+    run = one(tiny.own_task(tmp_path), *(word for word in WORDS if word != tiny.WIDE), *words)
+    done, results = execute(run, KEEP), ResultsFolder(tmp_path / "runs")
+    record = results.save(done.record, done.predictions, done.trained)
+    export_run(record, results, home / "out", validation=False)
+    shutil.copytree(home / "out", there / "out")
+    base.rename(tmp_path / "away")
+    known = results.predictions(record)["scores"]
+    if method != "bitfit":
+        said = f"the base model of {there / 'out'} is neither at {base} nor at {there / 'mine'};"
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            peftbench.load_exported(there / "out")
+        other = checkpoints.checkpoint(there / "mine", initializer_range=0.5)
+        with pytest.raises(ConfigError, match="hash to"):
+            peftbench.load_exported(there / "out")
+        shutil.rmtree(other)
+        (tmp_path / "away").rename(there / "mine")
+    model = peftbench.load_exported(there / "out")
+    found = validation_scores(there / "out", model, record.run)
+    np.testing.assert_allclose(found, known, rtol=1e-3, atol=1e-4)
+    source = prediction.open_export(there / "out", KEEP)
+    texts = loading.load_split(run.task, "validation", None).texts
+    odds = np.exp(known.astype(np.float64))
+    likely = odds / odds.sum(1, keepdims=True)
+    np.testing.assert_allclose(source.predict(texts), likely, atol=1e-4)
+
+
+def test_names_from_data_are_text_in_a_card(tmp_path):
+    """Not tags, links or further cells of a table, in a page that goes on the hub."""
+    task = tiny.own_task(tmp_path)
+    names = {"vowel": "<unk> a*b*c", "other": "[free](http://x) \\\\|"}
+    for name in ("train", "validation"):
+        path = tmp_path / f"{name}.csv"
+        text = path.read_text()
+        for old, new in names.items():
+            text = text.replace(old, new)
+        path.write_text(text)
+    run = one(task, *WORDS, "method=head")
+    done, results = execute(run, KEEP), ResultsFolder(tmp_path / "runs")
+    record = results.save(done.record, done.predictions, done.trained)
+    export_run(record, results, tmp_path / "out", validation=False)
+    (row,) = re.findall(r"\| Labels .*", (tmp_path / "out/README.md").read_text())
+    assert row == r"| Labels | 0 &lt;unk> a\*b\*c, 1 [free\](http://x) \\\\\| |"
+
+
+def test_the_exported_tokenizer_pads_as_the_run_did(tmp_path):
+    """On the right: the positions of GPT-2 would be others, and with them the logits."""
+    base = own_checkpoint(tmp_path / "mine", "gpt2", torch.float32, language=False)
+    told = json.loads((base / "tokenizer_config.json").read_text())
+    (base / "tokenizer_config.json").write_text(json.dumps(told | {"padding_side": "left"}))
+    auto = ("model=auto", f"model.checkpoint='{base}'", "method=bitfit")
+    run = one(tiny.own_task(tmp_path), *(word for word in WORDS if word != tiny.WIDE), *auto)
+    done, results = execute(run, KEEP), ResultsFolder(tmp_path / "runs")
+    record = results.save(done.record, done.predictions, done.trained)
+    export_run(record, results, tmp_path / "out", validation=False)
+    made = run_card(tmp_path / "out", tmp_path)
+    found = validation_scores(tmp_path / "out", made["model"].eval(), run)
+    known = results.predictions(record)["scores"]
+    np.testing.assert_allclose(found, known, rtol=1e-3, atol=1e-4)
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_refused(tmp_path):
+    """The tokenizers library cannot write there."""
+    record, results = kept(tmp_path, "method=head")
+    with pytest.raises(ConfigError, match=r"out_\\xe9: the libraries that write it take names in"):
+        export_run(record, results, tmp_path / os.fsdecode(b"out_\xe9"), validation=False)
+
+
 def test_nothing_is_left_where_the_logits_are_others(tmp_path, monkeypatch):
     record, results = kept(tmp_path, "method=full")
-    from peftbench.exporting import folder, loading
+    lines = card.loading_lines
 
-    def spoilt(path):
-        model = AutoModelForSequenceClassification.from_pretrained(path).eval()
-        with torch.no_grad():
-            model.classifier.bias[0] += 0.01
-        return model
+    def spoilt(*given):
+        return [*lines(*given), "model.classifier.bias.data[0] += 0.01"]
 
-    monkeypatch.setattr(loading, "load_model", spoilt)
+    monkeypatch.setattr(card, "loading_lines", spoilt)
     with pytest.raises(ConfigError, match=r"gives other logits .* than the run \(by 0.01\)"):
-        folder.export_run(record, results, tmp_path / "out", validation=False)
+        export_run(record, results, tmp_path / "out", validation=False)
     assert not (tmp_path / "out").exists()
 
 

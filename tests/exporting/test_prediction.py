@@ -8,14 +8,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tiny
+import torch
 from safetensors.torch import load_file, save_file
 from short_runs import CPU, one
 
 import peftbench
 from peftbench.core.errors import ConfigError
 from peftbench.core.runtime import RuntimeConfig
+from peftbench.data import loading
 from peftbench.exporting import prediction
 from peftbench.exporting.folder import export_run
+from peftbench.gate import measure
 from peftbench.results.store import ResultsFolder
 from peftbench.system import io
 from peftbench.training.trainer import execute
@@ -144,12 +147,70 @@ def test_prompts_predict_by_words(tmp_path, family, method):
     words = (*given, "prompt.masked='{0} {answer}'", *own)
     record, results = kept(tmp_path, *words, "prompt.num_demonstrations=2", "prompt.reserved=6")
     export_run(record, results, tmp_path / "folder", validation=False)
+    card = (tmp_path / "folder/README.md").read_text()
+    assert "2 solved training examples in front" in card
+    assert "These examples are not in this folder: `peftbench predict` reads them" in card
     for name, source in (
         ("run", prediction.open_run(record, results, CPU)),
         ("folder", prediction.open_export(tmp_path / "folder", CPU)),
     ):
         prediction.predict_file(source, tmp_path / "validation.csv", tmp_path / f"of_{name}.csv")
         check_classes(rows(tmp_path / f"of_{name}.csv"), record, results)
+
+
+@pytest.mark.parametrize(("family", "method"), [("llama", "lora"), ("bert", "lora")])
+def test_words_are_scored_in_fp32_from_a_folder_of_a_bf16_run(tmp_path, family, method):
+    """In bf16 scores of words are 1/16 apart, so that some are equal and the first class wins."""
+    own = ("prompt=words", "prompt.verbalizer=[e,h]", "prompt.masked='{0} {answer}'")
+    words = (f"method={method}", f"model.family={family}", "prompt.causal='{0} {answer}'", *own)
+    record, results = kept(tmp_path, *words, "train.precision=bf16")
+    export_run(record, results, tmp_path / "folder", validation=False)
+    known = results.predictions(record)["scores"]
+    source = prediction.open_export(tmp_path / "folder", CPU)
+    columns = loading.load_split(record.run.task, "validation", None).texts
+    tokens = source.tokenize(columns)
+    scores = source.predictor.predict(tokens, np.arange(len(tokens)))["scores"]
+    np.testing.assert_allclose(scores, known, atol=2e-2)
+    rounded = torch.from_numpy(scores).bfloat16().float().numpy()
+    assert (scores != rounded).mean() > 0.9
+    np.testing.assert_allclose(source.predict(columns), probabilities(known), atol=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("method", "form", "family", "more"),
+    [
+        ("full", "model", "bert", ()),
+        ("lora", "model", "bert", ()),
+        ("lora", "model", "llama", ()),
+        ("lora", "model", "deberta_v2", ()),
+        ("full", "model", "modernbert", ()),
+        ("lora", "peft", "bert", ()),
+        ("lora", "peft", "bert", ("method.use_dora=true",)),
+        ("prefix", "peft", "roberta", ("method.length=5",)),
+    ],
+    ids=lambda given: "-".join(given) if isinstance(given, tuple) else given,
+)
+def test_weights_of_a_bf16_run_are_stored_alike_in_all_forms(
+    tmp_path, monkeypatch, method, form, family, more
+):
+    """Or a gate between a key and its folder would find it slower and larger; answers are equal."""
+    words = (f"method={method}", f"model.family={family}", "train.precision=bf16", *more)
+    record, results = kept(tmp_path, *words)
+    export_run(record, results, tmp_path / "folder", form, validation=False)
+    columns = loading.load_split(record.run.task, "validation", None).texts
+    source = prediction.open_export(tmp_path / "folder", CPU)
+    with monkeypatch.context() as patch:
+        patch.setattr(prediction, "store_as_cast", lambda modules, autocast: None)
+        whole = prediction.open_export(tmp_path / "folder", CPU)
+    np.testing.assert_array_equal(source.predict(columns), whole.predict(columns))
+    key = prediction.open_run(record, results, CPU)
+    np.testing.assert_allclose(source.predict(columns), key.predict(columns), atol=5e-3)
+    sizes = [measure._size(one) for one in (whole, source, key)]
+    assert sizes[1] < sizes[0]
+    if form == "model":
+        assert sizes[1] <= sizes[2]
+    if method == "full":
+        assert sizes[1] == sizes[2]
 
 
 def test_a_stopped_prediction_continues(tmp_path, monkeypatch):
@@ -173,6 +234,47 @@ def test_a_stopped_prediction_continues(tmp_path, monkeypatch):
     assert not draft.exists()
     with pytest.raises(ConfigError, match="is there already"):
         prediction.predict_file(source, data, tmp_path / "out.csv")
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (
+            lambda scores: scores * np.inf,
+            r"validation.csv, texts 8 to 14: head .* 7 of 7 predictions are not finite \(scores\); "
+            r"a run in fp16 answers in fp32 with --device cpu",
+        ),
+        (
+            torch.OutOfMemoryError,
+            r"validation.csv, texts 8 to 14: head .*: no memory for one text of up to \d+ tokens",
+        ),
+    ],
+    ids=["not finite", "memory"],
+)
+def test_texts_without_an_answer_are_named(tmp_path, monkeypatch, fault, message):
+    """What was answered before them stays for the next call."""
+    monkeypatch.setattr(prediction, "PIECE", 7)
+    record, results = kept(tmp_path, "method=head")
+    source = prediction.open_run(record, results, CPU)
+    answer, batches = source.predictor.method.predict, []
+
+    def predict(model, batch):
+        batches.append(batch)
+        if len(batches) == 1:  # of the first piece
+            return answer(model, batch)
+        if isinstance(fault, type):
+            raise fault("no memory")
+        return {name: fault(t) for name, t in answer(model, batch).items()}
+
+    monkeypatch.setattr(type(source.predictor.method), "predict", staticmethod(predict))
+    data, out = tmp_path / "validation.csv", tmp_path / "out.csv"
+    with pytest.raises(ConfigError, match=message):
+        prediction.predict_file(source, data, out)
+    monkeypatch.undo()
+    (draft,) = tmp_path.glob(".out.csv.*.part")
+    assert len(draft.read_text().splitlines()) == 8
+    prediction.predict_file(source, data, out)
+    check_classes(rows(out), record, results)
 
 
 def test_texts_that_are_cut_are_counted(tmp_path, monkeypatch):
@@ -367,12 +469,46 @@ def test_other_weights_than_the_exported_ones_are_refused(tmp_path, method):
             load()
 
 
+@pytest.mark.parametrize(
+    ("method", "name", "was", "now"),
+    [
+        ("bitfit", "config.json", '"num_attention_heads": 4', '"num_attention_heads": 2'),
+        ("lora", "adapter_config.json", '"lora_alpha": 16', '"lora_alpha": 32'),
+        ("lora", "tokenizer_config.json", "model_max_length", "max_length"),
+        ("adapter", "tokenizer.json", '"normalizer": null', '"normalizer": {"type": "Lowercase"}'),
+    ],
+)
+def test_a_model_or_tokenizer_that_was_changed_is_refused(tmp_path, method, name, was, now):
+    """The weights fit it, and other labels come out."""
+    folder, _ = exported(tmp_path, method)
+    text = (folder / name).read_text()
+    assert was in text
+    (folder / name).write_text(text.replace(was, now))
+    for load in loads(folder):
+        with pytest.raises(ConfigError, match=f"{name} was changed since the export"):
+            load()
+    (folder / name).unlink()
+    for load in loads(folder):
+        with pytest.raises(ConfigError, match=f"{name} is missing; export the run again"):
+            load()
+
+
+def test_the_place_of_a_base_may_be_changed(tmp_path):
+    """It moves with the folder, and others read it there."""
+    folder, _ = exported(tmp_path, "lora")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = "elsewhere"
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    for load in loads(folder):
+        load()
+
+
 @pytest.mark.parametrize("method", FORMS)
 def test_an_export_of_an_earlier_version_has_no_hash_of_its_weights(tmp_path, method):
     """It is loaded, and where its weights are torn that is said in one line."""
     folder, weights = exported(tmp_path, method)
     about = io.unsealed(folder / "peftbench.json")
-    del about["weights_sha256"]
+    del about["weights_sha256"], about["files_sha256"]
     (folder / "peftbench.json").write_bytes(io.sealed(about))
     for load in loads(folder):
         load()
@@ -381,6 +517,43 @@ def test_an_export_of_an_earlier_version_has_no_hash_of_its_weights(tmp_path, me
         with pytest.raises(
             ConfigError, match=r"(cannot be loaded|is torn).*; export the run again"
         ):
+            load()
+
+
+@pytest.mark.parametrize(
+    ("method", "pickle", "missing"),
+    [
+        ("bitfit", "pytorch_model.bin", "safetensors"),
+        ("lora", "adapter_model.bin", "adapter_model.safetensors"),
+    ],
+)
+def test_no_pickle_is_loaded(tmp_path, method, pickle, missing):
+    """Not from a folder that says nothing of its weights either, as those of earlier versions."""
+    folder, weights = exported(tmp_path, method)
+    about = io.unsealed(folder / "peftbench.json")
+    del about["weights_sha256"], about["files_sha256"]
+    (folder / "peftbench.json").write_bytes(io.sealed(about))
+    torch.save(load_file(weights), folder / pickle)
+    weights.unlink()
+    for load in loads(folder):
+        with pytest.raises(ConfigError, match=f"has no {missing}; export the run again"):
+            load()
+
+
+def test_no_code_of_a_folder_is_run(tmp_path, monkeypatch):
+    """Nor is anybody asked whether it should be."""
+    folder, _ = exported(tmp_path, "bitfit")
+    about = io.unsealed(folder / "peftbench.json")
+    del about["files_sha256"]
+    (folder / "peftbench.json").write_bytes(io.sealed(about))
+    config = json.loads((folder / "config.json").read_text())
+    code = {"AutoConfig": "own.Own", "AutoModelForSequenceClassification": "own.Model"}
+    config |= {"model_type": "own", "auto_map": code}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "own.py").write_text("raise SystemExit('it was run')\n")
+    monkeypatch.setattr("builtins.input", lambda *given: "y")
+    for load in loads(folder):
+        with pytest.raises(ConfigError, match=r"cannot be loaded.*contains custom code"):
             load()
 
 

@@ -86,6 +86,36 @@ def test_a_model_may_replace_itself(here, lines, monkeypatch):
     assert not any(text in page for text, _ in lines.values() if text != "sentence")
 
 
+def test_a_file_whose_name_is_not_utf_8_is_compared(here):
+    name = os.fsdecode(b"held_\xe9.csv")
+    Path(name).write_text(Path("validation.csv").read_text())
+    said = call("gate", "right", "right", name, "--shift", name, "-o", "odd.html", *CPU, code=1)
+    assert said.stdout.splitlines()[-2:] == [
+        "Stop: shift: held_\\xe9.csv.",  # within 3 points takes more than 60 rows
+        "page: odd.html",
+    ]
+    assert "held_\\xe9.csv, 60 rows" in Path("odd.html").read_text()
+
+
+def test_what_was_found_is_printed_where_the_page_cannot_be_written(here, monkeypatch):
+    def full(*given):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("peftbench.system.io.write_whole", full)
+    said = call("gate", "right", "right", "validation.csv", "--json", "-o", "f.html", *CPU, code=2)
+    assert json.loads(said.stdout)["pass"] is True
+    assert "-o f.html: No space left on device; give another place" in said.stderr
+
+
+def test_rows_that_stand_twice_are_told(here, lines):
+    body = Path("validation.csv").read_text()
+    Path("twice.csv").write_text(body + body.partition("\n")[2])
+    said = call("gate", "right", "right", "twice.csv", "-o", "twice.html", *CPU).stderr
+    assert "note: twice.csv: 60 of 120 rows repeat the texts of an earlier row;" in said
+    once = call("gate", "right", "right", "validation.csv", "-o", "once.html", *CPU).stderr
+    assert "repeat the texts" not in once
+
+
 def test_few_rows_do_not_show_that_nothing_is_lost(here):
     """What was not measured is said as well."""
     strict = Path("strict.yaml")
@@ -104,6 +134,7 @@ def test_a_worse_model_stops_with_the_rows_that_flip(here, lines):
     assert told["pass"] is False
     assert told["answer"].startswith("Stop: score, negative flips")
     assert told["rows"] == 60
+    assert told["not_measured"] == ["shift_difference"]
     named = {one["name"]: one for one in told["criteria"]}
     score, flips = named["score"], named["negative flips"]
     assert score["old"] > 0.8 > 0.2 > score["new"]
@@ -129,9 +160,32 @@ def test_a_worse_model_stops_with_the_rows_that_flip(here, lines):
         for name in ("old", "new", "change", "low", "high", "n"):
             assert one[name] == pytest.approx(score[name]), name
     assert len(scores) == 2
+    assert again["not_measured"] == []
     first = again["negative_flips"][0]
     assert first["texts"] == [lines[first["line"]][0]]
     assert lines[first["line"]][0] in (here / "texts.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("own", "missing"),
+    [
+        ("shift_difference: -0.03\n", "shift_difference is set"),
+        ("noise_difference: 0\nnoise: {}\n", "noise_difference is set"),
+        ("abnormal_difference: 0\nabnormal: []\n", "abnormal_difference is set"),
+        (
+            "noise_difference: 0\nnoise: {}\nshift_difference: 0\n",
+            "noise_difference, shift_difference are set",
+        ),
+    ],
+)
+def test_limits_that_nothing_is_compared_with_let_no_model_pass(here, own, missing):
+    names = ("score", "calibration", "noise", "shift", "abnormal")
+    rest = [*(f"{name}_difference" for name in names), "negative_flips", "latency_ratio"]
+    none = [f"{name}: null\n" for name in (*rest, "size_ratio") if name not in own]
+    Path("none.yaml").write_text(own + "".join(none))
+    words = ("--device", "cpu", "--results", "runs", "--thresholds", "none.yaml")
+    said = call("gate", "right", "right", "validation.csv", *words, code=2).stderr
+    assert f"so that every model would pass: only {missing}, which" in said.replace("\n", " ")
 
 
 @pytest.mark.parametrize(
@@ -145,6 +199,8 @@ def test_a_worse_model_stops_with_the_rows_that_flip(here, lines):
         (("right", "right", "labels.csv"), "labels that the training part does not have: maybe"),
         (("right", "right", "columns.csv"), "no column 'sentence'"),
         (("right", "right", "validation.csv", "-o", "runs"), "-o runs is a folder"),
+        (("right", "right", "validation.csv", "-o", "validation.csv"), "the page is HTML; give a"),
+        (("right", "right", "validation.csv", "-o", "bad.yaml/a.html"), "Not a directory; give"),
         (("right", "right", "validation.csv", "--thresholds", "bad.yaml"), "unknown key scor"),
         (("right", "values", "validation.csv"), "OLD predicts values"),
         (("texts", "right", "validation.csv"), "NEW writes texts (own); a gate compares"),
