@@ -2,8 +2,9 @@
 
 A worker that dies takes its run with it and nothing else; the reason is noted, another worker
 takes its place, unless one after the other dies before it has a run. What the kernel ended for want
-of memory while other runs were at work is tried once more, after the others and by itself. Two supervisors on one results
-folder share the work: a run that the other one has claimed is waited for, not done again.
+of memory while other runs were at work is tried once more, after the others and by itself. Two
+supervisors on one results folder share the work: a run that the other one has claimed is waited
+for, not done again.
 """
 
 import json
@@ -333,6 +334,7 @@ class WorkerPool:
             worker = self._workers.pop(number)
             worker.process.kill()
             worker.process.wait()
+            assert worker.process.stdout is not None
             with suppress(KeyError):  # it had ended, and was heard of
                 self._selector.unregister(worker.process.stdout)
             _close_pipes(worker)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from peftbench.core.run import Json
-from peftbench.core.text import one_line
+from peftbench.core.text import as_markdown, one_line
 from peftbench.reports.tables import terminal
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Table:
 
     def markdown(self) -> str:
         """GitHub's tables, aligned so that the source reads too."""
-        escaped = [[_cell(cell) for cell in line] for line in (self.columns, *self.rows)]
+        escaped = [[as_markdown(cell) for cell in line] for line in (self.columns, *self.rows)]
         for line, column in self.bold:
             escaped[1 + line][column] = f"**{escaped[1 + line][column]}**"
         widths = [max(len(line[i]) for line in escaped) for i in range(len(self.columns))]
@@ -73,7 +73,7 @@ class Table:
             for line in body
         ]
         notes = [f"\n{_note(note)}" for note in self.notes]
-        return "\n".join([f"### {_cell(self.title)}", "", *text, *notes])
+        return "\n".join([f"### {as_markdown(self.title)}", "", *text, *notes])
 
     def csv(self) -> str:
         """Columns and rows; title and notes left out."""
@@ -241,14 +241,6 @@ class FittedTable:
         yield Text("")
 
 
-#: Where HTML would begin in Markdown.
-_TAG = re.compile(r"<(?=[A-Za-z/!?])")
-
-#: What Markdown takes for more than text. It leaves a `_` and a `~` inside and between words alone.
-_SPECIAL = re.compile(
-    r"[\\`*|$]|\](?=[(\[:])|&(?=#?\w+;)|(?<!\w)_(?=\S)|(?<=\S)_(?!\w)|~(?=\S)|(?<=\S)~"
-)
-
 #: Code in a note: the name of a key, an option or a folder.
 _CODE = re.compile(r"(`[\w.=/-]+`)")
 
@@ -258,10 +250,6 @@ _BLOCK = re.compile(r"^([#>+-]|\d+[.)](?=\s))")
 
 def _note(text: str) -> str:
     """A sentence of which only code in backticks is Markdown; names in it are text."""
-    parts = [part if _CODE.fullmatch(part) else _cell(part) for part in _CODE.split(text)]
+    parts = [part if _CODE.fullmatch(part) else as_markdown(part) for part in _CODE.split(text)]
     return _BLOCK.sub(lambda found: found[0][:-1] + "\\" + found[0][-1], "".join(parts))
 
-
-def _cell(text: str) -> str:
-    """What Markdown shows as this text."""
-    return _TAG.sub("&lt;", _SPECIAL.sub(lambda found: "\\" + found[0], text))
