@@ -97,6 +97,7 @@ class WorkerPool:
         self._scratch = Scratch()
         self._workers: dict[int, _Worker] = {}
         self._asked_to_stop = False
+        self._count = workers
         self._halted = halted or (lambda: self._asked_to_stop)
         # only the main thread of a program may listen to signals
         listens = halted is None and threading.current_thread() is threading.main_thread()
@@ -147,6 +148,8 @@ class WorkerPool:
         Raises:
             Stopped: after Ctrl-C, SIGTERM or SIGUSR1, when the workers have left.
         """
+        for number in set(range(self._count)) - set(self._workers):
+            self._start(number)  # ended for a large run of an earlier call
         pending, held = deque(units), deque[Sequence[Job]]()
         asked = time.monotonic()
         while not self._halted():

@@ -154,6 +154,10 @@ def test_what_ran_out_of_memory_beside_others_is_tried_once_more_by_itself(
     assert done == [(1, "done"), (0, "failed" if again else "done")]
     assert [(one.job.seed, one.kind) for one in pool.failures] == [(0, "memory")] * again
     assert len(pool._workers) == 1
+    if not again:
+        pool.work([[RUNS[0]]])
+        assert done[-1] == (0, "done")
+        assert len(pool._workers) == 2
 
 
 def test_a_worker_that_fails_by_itself_is_not_tried_again(scripted, tmp_path):
