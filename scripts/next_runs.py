@@ -283,7 +283,10 @@ def missing(data: str) -> Iterator[Part]:
                 yield from unchosen_variants(rates, grid, own)
                 if any(unchosen_variants(rates, grid, own)):
                     continue
-            yield from _cells(rates, grid, own)
+            for part in _cells(rates, grid, own):
+                if part.title not in told:  # a grid may hold an earlier one
+                    yield part
+                told.add(part.title)
 
 
 def unchosen(rates: Rates, data: str) -> Iterator[Part]:
