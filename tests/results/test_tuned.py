@@ -181,6 +181,8 @@ def test_a_rate_that_was_chosen_with_other_settings_says_which(tmp_path):
     (text,) = told.notes([longer.key])
     assert "at 32 examples, with train.precision=auto, train.max_length=16, and used here" in text
     assert "at 32 examples, with loss_revision=1, and used here" in told.notes([revised.key])[0]
+    (untrained,) = runs("method=lora", "train.lr=2e-3", "budget=steps", "budget.steps=0")
+    assert Tuned.from_runs([untrained], chosen).mark([untrained.key]) == ""
 
 
 def test_a_rate_that_was_chosen_for_another_size_is_untuned_beside_an_own_choice(tmp_path):
