@@ -252,4 +252,3 @@ def _note(text: str) -> str:
     """A sentence of which only code in backticks is Markdown; names in it are text."""
     parts = [part if _CODE.fullmatch(part) else as_markdown(part) for part in _CODE.split(text)]
     return _BLOCK.sub(lambda found: found[0][:-1] + "\\" + found[0][-1], "".join(parts))
-
