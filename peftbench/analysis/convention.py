@@ -21,7 +21,7 @@ from peftbench.core.arrays import Array, Floats
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json, Record, Run
 from peftbench.metrics import task_metrics
-from peftbench.metrics.base import FLAT, is_constant
+from peftbench.metrics.base import CONSTANT_AUC, FLAT, is_constant
 from peftbench.suites.continual import measures
 from peftbench.suites.noise import area
 
@@ -38,7 +38,7 @@ CONVENTION = 4
 CONSTANT = 0.0
 
 #: The same of a ranking.
-_CONSTANT_OF = {"auc": 0.5}
+_CONSTANT_OF = {"auc": CONSTANT_AUC}
 
 #: The name of the constant prediction learnt from the training labels, wherever it is shown.
 BASELINE = "constant prediction"

@@ -88,25 +88,23 @@ def _told(found: list[Json]) -> set[str]:
     }
 
 
-def of_records(records: list[Record]) -> tuple[dict[Row, list[Record]], list[str]]:
-    """Records by row, most trained parameters first, and what tells rows of one method apart."""
+def of_records(
+    records: list[Record], more: Callable[[Record], Json] | None = None
+) -> tuple[dict[Row, list[Record]], list[str]]:
+    """Records by row, most trained parameters first, and what tells rows of one method apart.
+
+    Args:
+        more: settings beside those of runs; `made_with` where it is not given.
+    """
     return grouped(
-        records,
-        lambda r: r.run,
-        sized,
-        lambda r: r.parameters["trained"],
-        made_with,
+        records, lambda r: r.run, sized, lambda r: r.parameters["trained"], more or made_with
     )
 
 
 def of_curves(records: list[Record]) -> tuple[dict[Row, list[Record]], list[str]]:
     """The same for curves, which may be of a part of the reporting split (--curve-part)."""
-    return grouped(
-        records,
-        lambda r: r.run,
-        sized,
-        lambda r: r.parameters["trained"],
-        lambda r: made_with(r) | {"curve_examples": r.work.get("curve_examples")},
+    return of_records(
+        records, lambda r: made_with(r) | {"curve_examples": r.work.get("curve_examples")}
     )
 
 

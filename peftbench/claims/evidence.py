@@ -19,6 +19,7 @@ from peftbench.core.arrays import Arrays, Floats
 from peftbench.core.errors import RecordError
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import UNTRAINED, Record, canonical
+from peftbench.metrics.base import CONSTANT_AUC
 
 #: Fewer seeds decide nothing: spreads need more of them than means. With 5 a difference of spreads
 #: is found in 8 % where one is three times the other, with 10 in 63 %.
@@ -211,7 +212,7 @@ def _no_room(claim: Claim, name: str, items: list[Item]) -> str:
     told = [item.findings["targets"][name] for item in items]
     metric = claim.metric.get(name, told[0]["metric"])
     before = [one["untrained"].get(metric) for one in told]
-    constant = [0.5 if metric == "auc" else one["trivial"] for one in told]
+    constant = [CONSTANT_AUC if metric == "auc" else one["trivial"] for one in told]
     if any(value is None for value in (*before, *constant)):
         return f"undefined: {metric} of the model before training, or of a constant, is not known"
     over = float(np.mean(before)) - float(np.mean(constant))

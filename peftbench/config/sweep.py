@@ -167,7 +167,7 @@ class _Expansion:
             return run
         if "train.lr" in cell:
             raise ConfigError("tuned=true chooses train.lr; leave one of the two out")
-        if run.budget.steps == 0:  # at any rate it is the same model
+        if run.untrained:
             return run
         if self._choices is None:
             self._choices = choices.all_choices(self.results)

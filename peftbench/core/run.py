@@ -284,7 +284,12 @@ class Run:
     @property
     def row(self) -> str:
         """What tables call its row: its method, or that nothing was trained."""
-        return UNTRAINED if self.budget.steps == 0 else self.method.name
+        return UNTRAINED if self.untrained else self.method.name
+
+    @property
+    def untrained(self) -> bool:
+        """Whether no step is trained, at whatever rate its words name."""
+        return self.budget.steps == 0
 
     def seed_of(self, role: str) -> int:
         """The seed from which that of a role follows: its own, else `seed`."""

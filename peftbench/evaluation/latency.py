@@ -1,19 +1,18 @@
 """Timed passes through a trained model, as it was trained and with its weights merged."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 
 from peftbench.core.arrays import Arrays
 from peftbench.core.run import Json
 from peftbench.data.batching import Batch
 from peftbench.data.tokenization import TokenizedSplit
 from peftbench.methods.base import MODEL, SAME_LOGITS, Method
+from peftbench.models import heads
 from peftbench.models.adapted_model import AdaptedModel
-from peftbench.models.heads import is_cast
 from peftbench.suites.latency import Latency
 from peftbench.training.measurement import synchronized_clock
 from peftbench.training.precision import AUTOCAST
@@ -68,7 +67,7 @@ def measure(
         forms["merged"] = view(precision, True)
     if merging.plain or merging.why_not is None:
         deployed = forms["unmerged" if merging.plain else "merged"]
-        store_as_cast(deployed.model.modules(), AUTOCAST.get(precision))
+        heads.store_as_cast(deployed.model.modules(), AUTOCAST.get(precision))
     seconds: dict[str, Arrays] = {form: {} for form in forms}
     passes = [
         (kind, rows, number >= 0)
@@ -126,18 +125,3 @@ def compare_merged(method: Method, view: View, tokens: TokenizedSplit) -> Mergin
 
 def _names(model: AdaptedModel) -> set[str]:
     return {name for name, _ in model.named_parameters()}
-
-
-def store_as_cast(modules: Iterable[nn.Module], autocast: torch.dtype | None) -> None:
-    """Store linears as frozen ones are in training: autocast would cast them at each pass.
-
-    The head of a regression computes in fp32.
-
-    Args:
-        modules: of a model that only answers.
-        autocast: what matrix products are computed in; None without autocast.
-    """
-    for module in modules:
-        if autocast is not None and is_cast(module):
-            for name, p in [*module.named_parameters(recurse=False)]:
-                setattr(module, name, nn.Parameter(p.to(autocast), requires_grad=False))

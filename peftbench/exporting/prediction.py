@@ -28,7 +28,6 @@ from peftbench.data.own_file import FileTable
 from peftbench.data.tokenization import TokenizedSplit
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.evaluation.evaluator import viewed
-from peftbench.evaluation.latency import store_as_cast
 from peftbench.exporting.loading import (
     CalledModel,
     called_model,
@@ -151,7 +150,7 @@ def open_run(record: Record, results: ResultsFolder, setting: RuntimeConfig) -> 
 def is_pretrained(run: Run) -> bool:
     """Whether it is the pretrained model throughout: not trained, and without parts of its own."""
     prompted = run.prompt is not None and run.prompt.name in (WORDS, GENERATE)
-    return run.budget.steps == 0 and prompted and build_method(run.method).identity_at_init
+    return run.untrained and prompted and build_method(run.method).identity_at_init
 
 
 def open_export(folder: Path, setting: RuntimeConfig) -> PredictionSource:
@@ -181,7 +180,7 @@ def open_export(folder: Path, setting: RuntimeConfig) -> PredictionSource:
         ids = list(range(len(ids)))
     resolved = kept_precision(precision, device)
     modules = _plain_modules(model) if export.form == PEFT else model.modules()
-    store_as_cast(modules, AUTOCAST.get(resolved))
+    heads.store_as_cast(modules, AUTOCAST.get(resolved))
     called = CalledModel(model, ids).to(device)
     predictor = Predictor(
         tokenizer.pad_token_id,
@@ -231,7 +230,7 @@ def _inserted(
             for n, m in model.module.named_modules()
             if model.pretrained_of(f"{n}.weight") is not None
         )
-        store_as_cast(own, AUTOCAST.get(resolved))
+        heads.store_as_cast(own, AUTOCAST.get(resolved))
     note = precision_note(precision, resolved)
     return PredictionSource(run, identity, tokenizer, predictor, setting.data_root, note=note)
 

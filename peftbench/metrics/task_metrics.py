@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from peftbench.core.arrays import Array, Floats
+from peftbench.core.arrays import Array, Arrays, Floats
 from peftbench.core.errors import ConfigError
 from peftbench.core.figures import plain_figures
+from peftbench.core.run import Json
 from peftbench.core.text import close_names
 from peftbench.metrics import scores as modules
 from peftbench.metrics.base import Metric, is_constant, is_uninformative
@@ -208,6 +209,19 @@ def per_class(scores: Array, label: Array, names: Sequence[str]) -> list[dict[st
 def compute_scores(names: Iterable[str], scores: Array, label: Array) -> dict[str, float | None]:
     """Score `(examples, classes)` outputs, or `(examples, 1)` values, against the labels."""
     return {name: METRICS[name].compute(predicted(name, scores), label) for name in names}
+
+
+def one_answer(outputs: Arrays) -> bool:
+    """Whether all examples get one text, or what `collapsed` says of classes and values."""
+    if "text_sha256" in outputs:
+        return len(np.unique(outputs["text_sha256"], axis=0)) == 1
+    return collapsed(outputs["scores"], outputs["label"])
+
+
+def text_lengths(outputs: Arrays, most: int) -> Json:
+    """Mean tokens of generated texts, and how many have the `most` that a text may have (`cut`)."""
+    count = outputs["new_tokens"]
+    return {"mean_tokens": float(count.mean()), "cut": int((count == most).sum())}
 
 
 def collapsed(scores: Array, label: Array) -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from peftbench.core.roles import ROLES
+from peftbench.core.text import listed_names
 from peftbench.data.batching import Batch
 from peftbench.models import attention, heads, masked_state
 from peftbench.models.backbone import Backbone
@@ -253,8 +254,8 @@ class AdaptedModel(nn.Module):
         ]
         if around := sorted(set(chosen) - self._pretrained):
             raise ValueError(
-                f"another method has put something around {around[0]} and {len(around) - 1} other "
-                f"weights before the one that trains each {what}: let it come first"
+                f"another method has put something around {listed_names(around, 2)} before the one "
+                f"that trains each {what}: let it come first"
             )
         if not chosen:
             raise ValueError(f"{self.name} has no {what} to train; choose another method for it")

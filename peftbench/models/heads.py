@@ -1,5 +1,6 @@
 """The head: weights that depend on the seed alone, the same for all methods; or no new ones."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -23,6 +24,21 @@ class ExactLinear(nn.Linear):
 def is_cast(module: nn.Module) -> bool:
     """Whether a module is a linear that autocast multiplies in 16 bits."""
     return isinstance(module, nn.Linear) and not isinstance(module, ExactLinear)
+
+
+def store_as_cast(modules: Iterable[nn.Module], autocast: torch.dtype | None) -> None:
+    """Store linears as frozen ones are in training: autocast would cast them at each pass.
+
+    The head of a regression computes in fp32.
+
+    Args:
+        modules: of a model that only answers.
+        autocast: what matrix products are computed in; None without autocast.
+    """
+    for module in modules:
+        if autocast is not None and is_cast(module):
+            for name, p in [*module.named_parameters(recurse=False)]:
+                setattr(module, name, nn.Parameter(p.to(autocast), requires_grad=False))
 
 
 def start(root: Any, paths: list[str], classes: int, seed: int) -> str | None:

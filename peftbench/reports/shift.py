@@ -11,6 +11,7 @@ import numpy as np
 from peftbench.analysis import convention, grouping
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json
+from peftbench.metrics.base import CONSTANT_AUC
 from peftbench.reports import glossary
 from peftbench.reports.base import SuiteReport
 from peftbench.reports.plotting import style as drawing
@@ -61,7 +62,7 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
             for one in columns
             for head in (f"{one.target} {one.metric}", *["gap"] * one.compared)
         ]
-        notes = list(filter(None, [_lengths(section)]))
+        notes = [lengths] if (lengths := _lengths(section)) else []
         made.append(
             Table(
                 f"Trained on {section.title}",
@@ -173,7 +174,7 @@ def _across(told: list[Json], columns: list[_Column], which: str) -> list[str]:
     for column in columns:
         here = [one[column.target] for one in told if column.target in one]
         if which == "trivial":
-            levels = [one["trivial"] if column.compared else 0.5 for one in here]
+            levels = [one["trivial"] if column.compared else CONSTANT_AUC for one in here]
             cells += [grouping.mean_and_deviation(levels)[0], *[""] * column.compared]
             continue
         cells.append(grouping.spread([target[which].get(column.metric) for target in here]))

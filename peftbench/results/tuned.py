@@ -42,9 +42,7 @@ class Tuned:
         """Look up the choice of each run."""
         found, tuned = {}, {}
         for run in runs:
-            if run.budget.steps == 0:  # not trained, at whatever rate its words name
-                continue
-            choice = choices.nearest(run, known)
+            choice = None if run.untrained else choices.nearest(run, known)
             if choice is not None:
                 found[run.key] = run
                 if choice.rate == run.train.lr:

@@ -38,7 +38,7 @@ def together(run: Run) -> str | None:
     """
     if run.budget.seconds and not run.budget.calibrated:
         return None
-    if run.train.gradient_checkpointing or run.budget.steps == 0:
+    if run.train.gradient_checkpointing or run.untrained:
         return None
     if run.task.generation or run.train.precision == "fp16":
         return None

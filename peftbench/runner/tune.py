@@ -52,7 +52,7 @@ def questions(plan: Plan, search: Search) -> list[Question]:
     """
     if plan.evaluations:
         raise ConfigError("tune: a suite asks nothing of trials; leave suite= out")
-    trained = [run for run in plan.runs if run.budget.steps != 0]
+    trained = [run for run in plan.runs if not run.untrained]
     if not trained:
         raise ConfigError("tune: budget.steps=0 trains nothing; name at least one step")
     cells: dict[Run, list[Run]] = {}

@@ -89,7 +89,7 @@ class InContext(Suite):
             "sets": dict(zip(sets, scored, strict=True)),
             "scores": scores,
             "differences": [_difference(score, scores[0]) for score in scores],
-            "constant": [_constant(arrays) for arrays in sets.values()],
+            "constant": [task_metrics.one_answer(arrays) for arrays in sets.values()],
             "flips": flips,
             "headline": {
                 f"{count} shown": score for count, score in zip(self.counts, scores, strict=True)
@@ -103,13 +103,6 @@ def _flips(one: Arrays, other: Arrays) -> float:
         return float(np.mean((one["text_sha256"] != other["text_sha256"]).any(axis=1)))
     before, after = (task_metrics.decide(arrays["scores"]) for arrays in (one, other))
     return float(np.mean(before != after))
-
-
-def _constant(arrays: Arrays) -> bool:
-    """Whether all texts get one class, value or text."""
-    if "text_sha256" in arrays:
-        return len(np.unique(arrays["text_sha256"], axis=0)) == 1
-    return task_metrics.collapsed(arrays["scores"], arrays["label"])
 
 
 def _difference(score: float | None, none: float | None) -> float | None:

@@ -27,7 +27,7 @@ from peftbench.data import glue_labels, loading
 from peftbench.data.loading import LabelledTexts
 from peftbench.data.prompt_config import in_turns
 from peftbench.metrics import task_metrics
-from peftbench.metrics.base import FLAT, is_constant
+from peftbench.metrics.base import CONSTANT_AUC, FLAT, is_constant
 from peftbench.suites.base import Suite
 
 
@@ -202,7 +202,8 @@ class Shift(Suite):
             if task.generation:
                 parts = {"trained": name, "untrained": f"untrained/{name}"}
                 told[name]["texts"] = {
-                    which: _lengths(found[part], task) for which, part in parts.items()
+                    which: task_metrics.text_lengths(found[part], task.new_tokens)
+                    for which, part in parts.items()
                 }
         headline = {name: one["scores"][one["metric"]] for name, one in told.items()}
         return {"targets": told, "headline": headline}
@@ -259,12 +260,6 @@ def _scores(arrays: Arrays, flat: float | None = None) -> dict[str, float | None
     return found
 
 
-def _lengths(arrays: Arrays, task: TaskConfig) -> Json:
-    """Mean tokens of generated texts, and how many are as long as a text may be."""
-    count = arrays["new_tokens"]
-    return {"mean_tokens": float(count.mean()), "cut": int((count == task.new_tokens).sum())}
-
-
 def _as_spread(value: np.ndarray, label: np.ndarray, flat: float) -> np.ndarray:
     """Values with the spread of the labels, which changes no correlation; zeros if flat."""
     value = value.astype(np.float64)
@@ -277,7 +272,7 @@ def _as_spread(value: np.ndarray, label: np.ndarray, flat: float) -> np.ndarray:
 def _trivial(label: np.ndarray, metric: str) -> float | None:
     """What the best class for all scores, or the empty text; None where a constant has no score."""
     if metric == "auc":
-        return 0.5
+        return CONSTANT_AUC
     if metric == "f1":  # of calling everything positive
         share = float(np.mean(label == 1))
         return 2 * share / (1 + share)

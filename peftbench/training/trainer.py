@@ -18,11 +18,7 @@ from peftbench.data import augmentation, batching, loading, prompting, tokenizat
 from peftbench.data.augmentation import AugmentedSplit
 from peftbench.data.tokenization import TokenizedSplit
 from peftbench.methods.base import Method, build_method
-from peftbench.metrics import (
-    evaluate_metrics,  # noqa: F401 - takes seconds to import, which no run's seconds may hold
-    task_metrics,
-    text_scores,
-)
+from peftbench.metrics import task_metrics, text_scores
 from peftbench.models import decoding, masked_state, pretrained
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
@@ -554,7 +550,7 @@ def build_record(prepared: PreparedTraining, found: dict[str, Arrays]) -> Record
             for metric, value in task_metrics.score(names, one["scores"], one["label"]).items()
         },
         trivial=dict.fromkeys(names) if trial else _trivial(run, names, whole, data),
-        collapsed=_collapsed(run, whole),
+        collapsed=task_metrics.one_answer(whole),
         selection=None if state.best is None else state.curve[state.best],
         curve=state.curve,
         parameters=prepared.parameters,
@@ -618,12 +614,6 @@ def _trivial(
     return task_metrics.score(names, constant, outputs["label"])
 
 
-def _collapsed(run: Run, outputs: Arrays) -> bool:
-    if run.task.generation:
-        return len(np.unique(outputs["text_sha256"], axis=0)) == 1
-    return task_metrics.collapsed(outputs["scores"], outputs["label"])
-
-
 def _reported_work(run: Run, outputs: Arrays) -> Json:
     """What the record says of classes, or of the texts that were written."""
     if run.task.generation:
@@ -632,14 +622,10 @@ def _reported_work(run: Run, outputs: Arrays) -> Json:
 
 
 def _texts(run: Run, outputs: Arrays) -> Json:
-    """How long texts are that were written, how many are empty, and of maximum length (`cut`)."""
-    count = outputs["new_tokens"]
-    nothing = decoding.digests([""])
-    return {
-        "mean_tokens": float(count.mean()),
-        "empty": int((outputs["text_sha256"] == nothing).all(axis=1).sum()),
-        "cut": int((count == run.task.new_tokens).sum()),
-    }
+    """Lengths of the texts that were written, and how many are empty."""
+    empty = (outputs["text_sha256"] == decoding.digests([""])).all(axis=1)
+    lengths = task_metrics.text_lengths(outputs, run.task.new_tokens)
+    return lengths | {"empty": int(empty.sum())}
 
 
 def _out_of_range(run: Run, outputs: Arrays, data: TaskData) -> int:

@@ -544,21 +544,26 @@ def test_a_pipeline_of_the_code_of_a_card_answers_in_the_words_of_the_data(tmp_p
         np.testing.assert_allclose([one["score"] for one in found], likely, rtol=1e-4)
 
 
+def check_card(base: Path, method: str, folder: Path) -> None:
+    """Train and export on a checkpoint; the code of the card gives the scores of the run."""
+    auto = ("model=auto", f"model.checkpoint='{base}'", method)
+    run = one(tiny.own_task(folder), *(word for word in WORDS if word != tiny.WIDE), *auto)
+    done, results = execute(run, KEEP), ResultsFolder(folder / "runs")
+    record = results.save(done.record, done.predictions, done.trained)
+    export_run(record, results, folder / "out", validation=False)
+    made = run_card(folder / "out", folder)
+    found = validation_scores(folder / "out", made["model"].eval(), run)
+    known = results.predictions(record)["scores"]
+    np.testing.assert_allclose(found, known, rtol=1e-3, atol=1e-4)
+
+
 def test_the_code_of_a_card_takes_away_what_a_wrapper_left(tmp_path):
     """Without it transformers would load none of the weights, and only say so."""
     base = own_checkpoint(tmp_path / "mine", "bert", torch.float32, language=False)
     weights = load_file(base / "model.safetensors")
     wrapped = {f"module.{name}": tensor for name, tensor in weights.items()}
     save_file(wrapped, base / "model.safetensors", {"format": "pt"})
-    auto = ("model=auto", f"model.checkpoint='{base}'", "method=lora")
-    run = one(tiny.own_task(tmp_path), *(word for word in WORDS if word != tiny.WIDE), *auto)
-    done, results = execute(run, KEEP), ResultsFolder(tmp_path / "runs")
-    record = results.save(done.record, done.predictions, done.trained)
-    export_run(record, results, tmp_path / "out", validation=False)
-    made = run_card(tmp_path / "out", tmp_path)
-    found = validation_scores(tmp_path / "out", made["model"].eval(), run)
-    known = results.predictions(record)["scores"]
-    np.testing.assert_allclose(found, known, rtol=1e-3, atol=1e-4)
+    check_card(base, "method=lora", tmp_path)
 
 
 def test_the_card_has_the_base_of_the_adapters_library_too(tmp_path):
@@ -684,15 +689,7 @@ def test_the_exported_tokenizer_pads_as_the_run_did(tmp_path):
     base = own_checkpoint(tmp_path / "mine", "gpt2", torch.float32, language=False)
     told = json.loads((base / "tokenizer_config.json").read_text())
     (base / "tokenizer_config.json").write_text(json.dumps(told | {"padding_side": "left"}))
-    auto = ("model=auto", f"model.checkpoint='{base}'", "method=bitfit")
-    run = one(tiny.own_task(tmp_path), *(word for word in WORDS if word != tiny.WIDE), *auto)
-    done, results = execute(run, KEEP), ResultsFolder(tmp_path / "runs")
-    record = results.save(done.record, done.predictions, done.trained)
-    export_run(record, results, tmp_path / "out", validation=False)
-    made = run_card(tmp_path / "out", tmp_path)
-    found = validation_scores(tmp_path / "out", made["model"].eval(), run)
-    known = results.predictions(record)["scores"]
-    np.testing.assert_allclose(found, known, rtol=1e-3, atol=1e-4)
+    check_card(base, "method=bitfit", tmp_path)
 
 
 def test_a_folder_whose_name_is_not_utf_8_is_refused(tmp_path):

@@ -19,6 +19,7 @@ from peftbench.data import loading
 from peftbench.exporting import prediction
 from peftbench.exporting.folder import export_run
 from peftbench.gate import measure
+from peftbench.models import heads
 from peftbench.results.store import ResultsFolder
 from peftbench.system import io
 from peftbench.training.trainer import execute
@@ -200,7 +201,7 @@ def test_weights_of_a_bf16_run_are_stored_alike_in_all_forms(
     columns = loading.load_split(record.run.task, "validation", None).texts
     source = prediction.open_export(tmp_path / "folder", CPU)
     with monkeypatch.context() as patch:
-        patch.setattr(prediction, "store_as_cast", lambda modules, autocast: None)
+        patch.setattr(heads, "store_as_cast", lambda modules, autocast: None)
         whole = prediction.open_export(tmp_path / "folder", CPU)
     np.testing.assert_array_equal(source.predict(columns), whole.predict(columns))
     key = prediction.open_run(record, results, CPU)

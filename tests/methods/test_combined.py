@@ -65,9 +65,9 @@ def trained(*names: str) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("first", "then", "what"),
     [
-        ("lora", "bitfit", "query.linear.bias and 3 other weights before .* each bias"),
-        ("pfeiffer", "layernorm", "LayerNorm.part.bias and 3 other weights before .* each norm"),
-        ("lora", "full", "query.linear.bias and 7 other weights before .* each parameter"),
+        ("lora", "bitfit", "query.linear.bias and 3 others before .* each bias"),
+        ("pfeiffer", "layernorm", "LayerNorm.part.bias and 3 others before .* each norm"),
+        ("lora", "full", "query.linear.bias and 7 others before .* each parameter"),
         ("parallel", "bitfit", "before .* each bias"),
     ],
 )

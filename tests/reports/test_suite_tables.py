@@ -39,7 +39,7 @@ def target(score: float, before: float, **more: Any) -> Json:
 
 
 def test_the_area_under_the_curve_stands_beside_accuracy():
-    """A model that says yes to all and one that says no have other accuracies, and know as much."""
+    """Models that answer yes to all, or no to all, know as little and differ in accuracy."""
     findings = [{"targets": {"qqp": target(0.7, 0.436)}, "moved": MOVED}] * 2
     findings[0]["targets"]["qqp"]["untrained"]["auc"] = 0.51
     (table,) = shift.tables(*evaluated(findings, "method=lora", "suite=shift"))
