@@ -8,8 +8,8 @@
 # given. Data come from the hub, or from the folders named by PEFTBENCH_DATA. Stopped, it goes on where it was. Runs that
 # diverge are a result: the report counts them, and the exit code is 1.
 #
-# The grids are those of the YAML files: fixed learning rates, one to three seeds (paper: five). The committed results of
-# papers are of other runs, most with chosen learning rates and five seeds: their FINDINGS.md have the commands.
+# The grids are those of the YAML files: fixed learning rates, one to three seeds (paper: five). Committed are other runs
+# of doering2024 (chosen rates, five seeds) and of generalization2024 (three seeds): their FINDINGS.md have the commands.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
