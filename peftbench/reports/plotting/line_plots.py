@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -283,8 +284,19 @@ def _frame(axis: Any, panel: Panel, quiet: bool = False) -> None:
         drawing.counts(axis, panel.places)
     elif panel.wide:
         drawing.decades(axis.xaxis)
+    elif few := _few_places(panel):
+        axis.set_xticks(few, [f"{place:g}" for place in few])
     if panel.tall and not quiet:
         drawing.decades(axis.yaxis)
+
+
+def _few_places(panel: Panel) -> list[float]:
+    """The places of all lines where these are few and apart, such as numbers of demonstrations."""
+    places = sorted({x for series in panel.series.values() for x, _ in series.mean})
+    if not 1 < len(places) <= 6:
+        return []
+    least = min(after - before for before, after in pairwise(places))
+    return places if least > (places[-1] - places[0]) / 8 else []
 
 
 def _share(axes: Sequence[Any], letters: int, heights: bool) -> None:
