@@ -914,6 +914,21 @@ def test_parts_of_the_data_are_compared_over_sizes():
     assert cell.effect.value == pytest.approx(score[0.3] - score["full"])
 
 
+def test_a_part_of_the_data_is_so_many_whole_examples():
+    """30 % of MRPC is 1,100 of 3,668, which is less than 0.3; of CoLA too, of STS-B more."""
+    words = ("method=full", "task=mrpc,cola,stsb", "size=0.29,0.3,0.9,full")
+    made = [
+        replace(r, work=r.work | {"train_size": r.run.counted_size})
+        for r in map(records.record, records.runs(*words))
+    ]
+    by_method, _ = matching.items(made, [])
+    found = matching.places(claim("stable_from", "full", None, fraction=(0.3, 0.9)), by_method)
+    assert {one.place[:2] for one in found} == {
+        *(("mrpc", 1100), ("cola", 2565), ("stsb", 1725)),
+        *(("mrpc", 3301), ("cola", 7696), ("stsb", 5174)),
+    }
+
+
 def test_what_no_paper_claims_stands_apart():
     made, resamples = said(PAIR, "seed=0,1,2", good={"full": 0.8, "bitfit": 0.9})
     papers = schema.read(None, catalog.folders())
