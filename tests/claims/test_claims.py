@@ -181,6 +181,37 @@ def test_most_cells_decide():
     assert some.verdict == "contradicted"
 
 
+def test_what_one_cell_does_not_decide_takes_all_that_the_claim_speaks_of():
+    """One size does not refute "sometimes"; one is enough to show it."""
+    below, above = ({"full": 0.8, "bitfit": bitfit} for bitfit in (0.7, 0.9))
+    one = replace(claim("better", least={"sizes": 2}), needs="some")
+    for sizes, good, verdict, why in (
+        ("32", below, "undecided", "1 of 2 sizes"),
+        ("32,64", below, "contradicted", ""),
+        ("32", above, "supported", ""),
+    ):
+        found = judged(one, *said(PAIR, "seed=0,1,2", f"size={sizes}", good=good))
+        assert (found.verdict, found.why) == (verdict, why)
+    most = replace(one, needs="most")
+    assert judged(most, *said(PAIR, "seed=0,1,2", "size=32", good=below)).verdict == "undecided"
+    assert (
+        judged(most, *said(PAIR, "seed=0,1,2", "size=32,64", good=below)).verdict == "contradicted"
+    )
+    pairs = [*one.pairs, ({"method": "lora"}, {"method": "full"})]
+    found = judged(replace(one, pairs=pairs), *said(PAIR, "seed=0,1,2", "size=32,64", good=below))
+    assert (found.verdict, found.why) == ("undecided", "1 of 2 pairs of rows")
+
+
+def test_packaged_claims_of_some_cells_say_which_they_speak_of():
+    papers = schema.read(None, [catalog.packaged()])
+    some = [one for paper in papers for one in paper.claims if one.needs == "some"]
+    assert {one.name for one in some} == {
+        "bitfit_ahead_in_between",
+        "adapters_sometimes_gain_nothing",
+    }
+    assert all(one.least == {"tasks": 3, "sizes": 3} for one in some)
+
+
 def test_a_cell_of_which_a_seed_diverged_decides_nothing():
     made, resamples = said(PAIR, "seed=0,1,2", good={"full": 0.5, "bitfit": 0.9})
     runs = records.runs(PAIR, "seed=3")
