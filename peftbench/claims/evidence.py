@@ -29,6 +29,13 @@ _FEWEST = 2
 #: Where examples are not resampled two seeds may agree by luck.
 _MEASURED = 3
 
+#: What would have to be so, at another rate, for a cell to be decided that seeds do not decide.
+NONE_DIVERGES = "no seed diverges"
+MOST_TRAIN = "fewer than half of the runs collapse"
+
+#: Scores that differ by less are one in all tables.
+_SAME = 5e-4
+
 #: Reads the predictions of an evaluation, as `scores/SET`.
 LoadEvaluated = Callable[[Evaluated], Arrays]
 
@@ -54,6 +61,7 @@ class ClaimEvidence:
             or no such number is in sight.
         sides: a run of each row, to be done with other seeds.
         untuned: whether p would decide it, if the learning rates had been chosen here.
+        lacks: `NONE_DIVERGES` or `MOST_TRAIN`, where that is what leaves it open.
     """
 
     title: str
@@ -75,6 +83,7 @@ class ClaimEvidence:
     adjusted: float | None = None
     verdict: str = "undecided"
     untuned: bool = False
+    lacks: str = ""
 
 
 def scored(claim: Claim, one: Found, told: Resampled) -> ClaimEvidence:
@@ -101,7 +110,7 @@ def scored(claim: Claim, one: Found, told: Resampled) -> ClaimEvidence:
             steady = runs[0] if cell.toward else runs[1]
         if cell.p is not None and steady and 2 * _collapsed(steady) >= len(steady):
             why = f"{_collapsed(steady)} of {len(steady)} runs collapsed, which is not steadiness"
-            return replace(cell, p=None, needed=None, why=f"undefined: {why}")
+            return replace(cell, p=None, needed=None, why=f"undefined: {why}", lacks=MOST_TRAIN)
         return cell
     scores = [told.whole[side] for side in sides]
     if bad := sum(int(np.sum(~np.isfinite(side))) for side in scores):

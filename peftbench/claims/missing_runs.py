@@ -1,9 +1,14 @@
-"""Overrides of the runs that would decide the claims that are open."""
+"""Overrides of runs that would help to decide the claims that are open.
+
+Seeds are counted before the correction over a claim's cells, so that the last ones may need more.
+"""
 
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from peftbench.claims.evidence import MOST_TRAIN, NONE_DIVERGES, ClaimEvidence
 from peftbench.claims.matching import Item
 from peftbench.claims.verdicts import Verdict, judge_folder
 from peftbench.config.derived_overrides import (
@@ -75,11 +80,25 @@ def wanted(
 
 def untuned(tested: list[Verdict]) -> list[str]:
     """Names of undecided claims with cells that wait for chosen learning rates."""
+    return _waiting(tested, lambda cell: cell.untuned)
+
+
+def _waiting(tested: list[Verdict], waits: Callable[[ClaimEvidence], bool]) -> list[str]:
+    """Names of undecided claims with such cells."""
     return [
         f"{one.paper.name} {one.claim.name}"
         for one in tested
-        if one.verdict == "undecided" and any(cell.untuned for cell in one.cells)
+        if one.verdict == "undecided" and any(map(waits, one.cells))
     ]
+
+
+def waiting(tested: list[Verdict]) -> list[str]:
+    """Comments on what claims wait for that runs at the same rates do not give."""
+    found = {"learning rates have to be chosen on the task first": untuned(tested)}
+    for lacks in (NONE_DIVERGES, MOST_TRAIN):
+        names = _waiting(tested, lambda cell, lacks=lacks: cell.lacks == lacks and not cell.untuned)
+        found[f"a rate is needed at which {lacks}"] = names
+    return [f"# {what}: {', '.join(names)}" for what, names in found.items() if names]
 
 
 def _overrides(item: Item, configs: Path | None) -> dict[str, str]:
@@ -107,7 +126,7 @@ def commands(
         lines.append(f"# {', '.join(one.claims)}")
         lines.append(shlex.join(["peftbench", "run", *to, *one.overrides]))
     lines += [f"# no words: {reason}" for reason in lost]
-    if waiting := untuned(tested):
-        lines.append(f"# learning rates have to be chosen on the task first: {', '.join(waiting)}")
+    others = waiting(tested)
+    lines += others
     nothing = "# nothing: every claim is decided, or more seeds would not decide it"
-    return lines if found or lost or waiting else [*lines, nothing]
+    return lines if found or lost or others else [*lines, nothing]

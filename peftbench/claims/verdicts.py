@@ -164,15 +164,16 @@ def _verdict(
         "most": (adjusted, adjusted),
     }[claim.needs]
     cell = replace(cell, adjusted=adjusted)
-    if (for_it if cell.toward else against_it) >= ALPHA:
-        return cell
+    decided = (for_it if cell.toward else against_it) < ALPHA
     verdict = "supported" if cell.toward else "contradicted"
-    if why := tuning.why_not(claim, one, choices, toward=cell.toward):
+    if decided and (why := tuning.why_not(claim, one, choices, toward=cell.toward)):
         return replace(cell, untuned=True, why=f"{why}; at these rates {verdict}", needed=None)
     if gone := diverged.beside(item.run for side in one.sides for item in side.items.values()):
         rows = ", ".join(sorted({run.row for run in gone}))
-        why = f"seeds of {rows} diverged ({len(gone)}); without them {verdict}"
-        return replace(cell, why=why, needed=None)
+        why = f"seeds of {rows} diverged ({len(gone)})" + f"; without them {verdict}" * decided
+        return replace(cell, why=why, needed=None, lacks=evidence.NONE_DIVERGES)
+    if not decided:
+        return cell
     return replace(
         cell, verdict=verdict, why=tuning.at_edge(claim, one, choices, toward=cell.toward)
     )

@@ -223,6 +223,24 @@ def test_a_cell_of_which_a_seed_diverged_decides_nothing():
     assert (tested.verdict, cell.verdict) == ("undecided", "undecided")
     assert cell.why == "seeds of bitfit diverged (1); without them supported"
     assert cell.p < 0.05
+    summed, cells, *_ = told.tables([tested], made)
+    assert summed.rows[0][-1] == "in 1 of 1 settings a rate at which no seed diverges"
+    assert cells.rows[0][-1] == ""  # more seeds do not help
+    assert missing_runs.wanted([tested], {"tiny"}) == ([], [])
+    assert missing_runs.waiting([tested]) == ["# a rate is needed at which no seed diverges: p c"]
+
+
+def test_more_seeds_are_not_asked_for_beside_seeds_that_diverged():
+    made, resamples = said(
+        PAIR, "seed=0,1,2", good={"full": 0.8, "bitfit": 0.85}, jump={"bitfit": 0.05}
+    )
+    paper, runs = Paper("p", "P", "none", [claim("better")], []), records.runs(PAIR, "seed=3")
+    for gone, needed in ((runs[:0], True), (runs[:1], False)):
+        diverged = Diverged.from_runs(gone)
+        (tested,) = verdicts.test([paper], made, [], resamples, chosen(made), None, diverged)
+        (cell,) = tested.cells
+        assert (cell.verdict, cell.needed is not None) == ("undecided", needed)
+    assert cell.why == f"seeds of {runs[0].row} diverged (1)"
 
 
 def test_p_is_about_the_margin():
@@ -311,6 +329,11 @@ def test_a_row_of_dead_runs_is_not_steadier():
     found = judged(claim("steadier"), dead("bitfit"), resamples)
     assert found.verdict == "undecided"
     assert found.cells[0].why == "undefined: 5 of 10 runs collapsed, which is not steadiness"
+    summed, cells, *_ = told.tables([found], made)
+    rate = "a rate at which fewer than half of the runs collapse"
+    assert summed.rows[0][-1] == f"in 1 of 1 settings {rate}"
+    assert cells.rows[0][-1] == ""
+    assert missing_runs.waiting([found]) == [f"# {rate.replace('rate', 'rate is needed')}: p c"]
     assert judged(claim("steadier"), dead("full"), resamples).verdict == "supported"
 
 
