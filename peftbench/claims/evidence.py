@@ -119,8 +119,8 @@ def scored(claim: Claim, one: Found, told: Resampled) -> ClaimEvidence:
     effect = difference(told, sides[0], sides[1], cell.null)
     if effect is None:
         return replace(cell, why="undefined on many resamples of the examples")
-    drawn = (told.drawn[:, sides[0]] - told.drawn[:, sides[1]]).mean(axis=1)
-    return _decided(claim, cell, effect, float(np.nanvar(drawn)), _variance(scores[0] - scores[1]))
+    gaps, drawn = scores[0] - scores[1], told.drawn[:, sides[0]] - told.drawn[:, sides[1]]
+    return _decided(claim, cell, effect, _over_examples(gaps, drawn), _variance(gaps))
 
 
 def _collapsed(records: list[Record]) -> int:
@@ -177,7 +177,7 @@ def measured(claim: Claim, one: Found, load: LoadEvaluated | None = None) -> lis
         if effect is None:
             cells.append(replace(cell, why="undefined on many resamples of the examples"))
             continue
-        items = float(np.nanvar(scores.mean(axis=1)))
+        items = _over_examples(whole, scores)
         cells.append(_decided(claim, cell, effect, items, _variance(whole)))
     return cells
 
@@ -271,6 +271,31 @@ def _resampled(
     if len(runs) > 1:
         gaps = [gap[..., :seeds] - gap[..., seeds:] for gap in gaps]
     return gaps[0], gaps[1], len(label)
+
+
+def _comparable(metric: str, outputs: Array, score: float, label: Array) -> Array:
+    """Outputs whose metric on a set is the score that the suite found there.
+
+    Whether values are one value is told in the unit of the run's own labels, which this score has.
+    """
+    if metric not in shift.CORRELATIONS:
+        return outputs
+    flat = math.inf if score == CONSTANT else 0.0
+    return shift.comparable(outputs, label, flat)[:, None]
+
+
+def _over_examples(gaps: Floats, drawn: Floats) -> float:
+    """Variance over examples of the mean gap, as the test has it: without what seeds differ by.
+
+    Args:
+        gaps: (seeds,) on all examples.
+        drawn: (resamples, seeds).
+    """
+    drawn = drawn[np.isfinite(drawn).all(axis=1)]
+    items = drawn.mean(axis=1)
+    if len(gaps) > 1:
+        items = significance.items_once(items, drawn, _variance(gaps) / len(gaps))
+    return float(items.var())
 
 
 def _variance(gap: significance.Floats) -> float:

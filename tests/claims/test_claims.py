@@ -783,6 +783,30 @@ def test_seeds_that_would_decide_are_words_of_the_same_runs():
     assert len(keys) == 2 * cell.needed
 
 
+def test_seeds_needed_count_what_seeds_answer_to_examples_once():
+    """Seeds that err on examples of their own: more of them lessen that, so fewer are asked for."""
+    generator, label = np.random.default_rng(4), np.arange(EXAMPLES) % 2
+    made, answers = [], {}
+    for run in records.runs(PAIR, "seed=range(0,4)"):
+        right = generator.random(EXAMPLES) < (0.82 if run.method.name == "bitfit" else 0.8)
+        made.append(records.record(run, float(right.mean())))
+        scores = np.eye(2)[np.where(right, label, 1 - label)]
+        answers[run.key] = {"item": np.arange(EXAMPLES), "label": label, "scores": scores}
+    resamples = Resamples(lambda record: answers[record.run.key])
+    (cell,) = judged(claim("better"), made, resamples).cells
+    drawn = resamples.for_records(made)
+    full, bitfit = (
+        drawn.places([r for r in made if r.run.method.name == name]) for name in ("full", "bitfit")
+    )
+    gaps = drawn.drawn[:, bitfit] - drawn.drawn[:, full]
+    each, mean = gaps.var(axis=0).mean(), gaps.mean(axis=1).var()
+    between = np.var(drawn.whole[bitfit] - drawn.whole[full], ddof=1)
+    items = mean - min((each - mean) / 3, mean, between / 4)
+    assert cell.needed == significance.seeds_to_tell(items, between, cell.effect.value)
+    twice = significance.seeds_to_tell(mean, between, cell.effect.value)
+    assert (cell.needed, twice) == (24, None)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
