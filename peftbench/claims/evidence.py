@@ -3,6 +3,7 @@
 Seeds are paired, and of scores examples too. Effects are in the claim's direction.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -10,16 +11,18 @@ import numpy as np
 
 from peftbench.analysis import significance
 from peftbench.analysis.comparison import Resampled, difference, paired_effect, resampled_scores
+from peftbench.analysis.convention import CONSTANT
 from peftbench.analysis.significance import Effect
 from peftbench.claims import quantities
 from peftbench.claims.matching import Found, Item
 from peftbench.claims.quantities import Quantity
 from peftbench.claims.schema import Claim, Conditions
-from peftbench.core.arrays import Arrays, Floats
+from peftbench.core.arrays import Array, Arrays, Floats
 from peftbench.core.errors import RecordError
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import UNTRAINED, Record, canonical
 from peftbench.metrics.base import CONSTANT_AUC
+from peftbench.suites import shift
 
 #: Fewer seeds decide nothing: spreads need more of them than means. With 5 a difference of spreads
 #: is found in 8 % where one is three times the other, with 10 in 63 %.
@@ -238,11 +241,14 @@ def _resampled(
 ) -> tuple[Floats, Floats, int] | None:
     """Differences on a set, (seeds,) on all examples and (resamples, seeds), and its examples.
 
-    None of what is no difference of scores on one set.
+    None of what is no difference of scores on one set, or whose predictions do not have the scores
+    of the findings.
     """
     if quantity.reference is None:
         return None
-    metric, label, scores = "", None, []
+    metric, label = "", None
+    outputs: list[Floats] = []
+    found: list[float] = []  # their scores
     for item in (item for side in runs for item in side):
         assert item.evaluated is not None
         target = item.findings["targets"][name]
@@ -257,15 +263,22 @@ def _resampled(
         label = here
         ours = arrays[f"scores/{name}"]
         if quantity.reference == UNTRAINED:
-            scores += [ours, arrays[f"scores/untrained/{name}"]]
+            theirs = arrays[f"scores/untrained/{name}"]
+            scores = [target["scores"][metric], target["untrained"][metric]]
         elif metric == "accuracy":
             majority = np.arange(ours.shape[1]) == np.bincount(here).argmax()
-            scores += [ours, np.tile(majority, (len(here), 1))]
+            theirs = np.tile(majority, (len(here), 1))
+            scores = [target["scores"][metric], target["trivial"]]
         else:
             return None
+        outputs += [
+            _comparable(metric, *pair, here) for pair in zip((ours, theirs), scores, strict=True)
+        ]
+        found += scores
     assert label is not None
-    stacked = np.stack(scores).astype(np.float64)
-    whole, drawn = resampled_scores(metric, stacked, label)
+    whole, drawn = resampled_scores(metric, np.stack(outputs).astype(np.float64), label)
+    if not np.allclose(whole, found, rtol=0, atol=_SAME):
+        return None
     seeds, sign = len(runs[0]), -1 if quantity.less else 1
     gaps = [sign * (one[..., ::2] - one[..., 1::2]) for one in (whole, drawn)]
     if len(runs) > 1:

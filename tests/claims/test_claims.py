@@ -507,6 +507,78 @@ def test_demonstrations_that_leave_one_answer_are_no_small_gain():
     assert four.why == told
 
 
+def test_a_setting_without_a_common_seed_stays_in_the_family():
+    words = records.tiny(PAIR, "seed=0,1,2", "size=32,64", "suite=noise")
+    made, resamples = said(PAIR, "seed=0,1,2", "size=32,64", good={"full": 0.8, "bitfit": 0.8})
+    lost = {"full": [0.30, 0.34, 0.33], "bitfit": [0.1, 0.12, 0.14]}
+    found = [
+        Evaluated(
+            e,
+            {"clean": 0.8, "area": 0.8 - lost[e.run.method.name][e.run.seed]},
+            {},
+            {},
+            records.ENVIRONMENT,
+            None,
+        )
+        for e in plan(*words).evaluations
+        if e.run.size == 32 or e.run.seed == (e.run.method.name == "full")
+    ]
+    tested = judged(claim("better", measure="noise_drop"), made, resamples, *found)
+    first, second = tested.cells
+    assert (first.verdict, second.verdict, tested.verdict) == ("supported", *["undecided"] * 2)
+    assert (second.seeds, second.why) == (0, "no seed in common")
+    some = replace(claim("better", measure="noise_drop"), needs="some")
+    assert judged(some, made, resamples, *found).cells[0].adjusted == pytest.approx(2 * first.p)
+
+
+@pytest.mark.parametrize("outputs", ["two classes", "another unit", "one value"])
+def test_values_on_another_set_are_scored_as_the_suite_scores_them(outputs):
+    """Log odds of two classes; values of 0 to 5 are not flat beside labels of 0 to 1,000."""
+    made, resamples, found, _ = shifted([0.0] * 3)
+    generator, arrays = np.random.default_rng(1), {}
+    label = generator.uniform(0, 1000, 400)
+    for one in found:
+        near = {"metric": "pearson", "trivial": 0.0}
+        here = {"label/near": label}
+        for start, noise in (("", 300), ("untrained/", 3000)):
+            value = (label + generator.normal(0, noise, 400)) / 1000
+            if outputs == "one value" and not start:
+                value = 0.5 + 1e-3 * value
+            scores = (
+                np.stack([-value, value], axis=1) if outputs == "two classes" else value[:, None]
+            )
+            here[f"scores/{start}near"] = scores.astype(np.float32)
+            score = float(np.corrcoef(value, label)[0, 1])
+            flat = outputs == "one value" and not start
+            near["untrained" if start else "scores"] = {"pearson": 0.0 if flat else score}
+        one.findings["targets"] = {"near": near}
+        arrays[one.evaluation.key] = here
+    asked = claim("better", "full", None, measure="over_untrained", rates="given")
+    paper = Paper("p", "P", "none", [asked], [])
+
+    def cell():
+        (tested,) = verdicts.test(
+            [paper],
+            made,
+            found,
+            resamples,
+            None,
+            lambda one: arrays[one.evaluation.key],
+            Diverged(),
+        )
+        return tested.cells[0]
+
+    gaps = [
+        one["scores"]["pearson"] - one["untrained"]["pearson"]
+        for one in (each.findings["targets"]["near"] for each in found)
+    ]
+    assert cell().examples == 400
+    assert cell().effect.value == pytest.approx(np.mean(gaps), abs=1e-5)
+    assert (cell().effect.value > 0.3) == (outputs != "one value")
+    found[0].findings["targets"]["near"]["scores"]["pearson"] += 0.01
+    assert cell().examples is None  # predictions of another score: seeds alone
+
+
 def test_a_constant_prediction_does_not_win_by_losing_nothing():
     words = records.tiny(PAIR, "seed=0,1,2", "suite=noise")
     made, resamples = said(PAIR, "seed=0,1,2", good={"full": 0.8, "bitfit": 0.8})
