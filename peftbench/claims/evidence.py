@@ -143,20 +143,28 @@ def measured(claim: Claim, one: Found, load: LoadEvaluated | None = None) -> lis
     Scores on other sets are resampled over examples too; of other figures only seeds count.
     """
     quantity, common = quantities.QUANTITIES[claim.measure], _common(one)
-    runs = [[side.items[seed] for seed in common] for side in one.sides]
-    told = [
-        [quantities.value(quantity, item.findings, claim.metric) for item in side] for side in runs
+    by_seed = [
+        {
+            seed: quantities.value(quantity, item.findings, claim.metric)
+            for seed, item in side.items.items()
+        }
+        for side in one.sides
     ]
-    if any(values is None for side in told for values in side):
+    every = [values for side in by_seed for values in side.values()]
+    if any(values is None for values in every):
         return []  # not of this kind of task
+    names = dict.fromkeys(name for values in every for name in values or ())
+    asked = [name for name in names if not claim.targets or name in claim.targets]
+    if not common:  # cells that cannot be tested, which stay in the family
+        return [_cell(claim, one, common, None, name) for name in asked]
+    told = [[side[seed] for seed in common] for side in by_seed]
+    runs = [[side.items[seed] for seed in common] for side in one.sides]
     records = [[item.record for item in side] for side in runs]
     failed = [record.collapsed for side in records for record in side]
     idle = _not_learned(claim, records)
-    lost = any(failed) if quantity.degenerate else bool(failed) and all(failed)
+    lost = any(failed) if quantity.degenerate else all(failed)
     cells = []
-    for name in dict.fromkeys(name for side in told for values in side for name in values or ()):
-        if claim.targets and name not in claim.targets:
-            continue
+    for name in asked:
         cell = replace(_cell(claim, one, common, None, name), null=_null(claim))
         columns = [[(values or {}).get(name) for values in side] for side in told]
         if lost and not cell.why:
