@@ -255,7 +255,7 @@ def _resampled(
     if quantity.reference is None:
         return None
     metric, label = "", None
-    outputs: list[Floats] = []
+    outputs: list[Array] = []
     found: list[float] = []  # their scores
     for item in (item for side in runs for item in side):
         assert item.evaluated is not None

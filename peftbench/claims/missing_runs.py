@@ -4,11 +4,10 @@ Seeds are counted before the correction over a claim's cells, so that the last o
 """
 
 import shlex
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from peftbench.claims.evidence import MOST_TRAIN, NONE_DIVERGES, ClaimEvidence
+from peftbench.claims.evidence import MOST_TRAIN, NONE_DIVERGES
 from peftbench.claims.matching import Item
 from peftbench.claims.verdicts import Verdict, judge_folder
 from peftbench.config.derived_overrides import (
@@ -80,15 +79,15 @@ def wanted(
 
 def untuned(tested: list[Verdict]) -> list[str]:
     """Names of undecided claims with cells that wait for chosen learning rates."""
-    return _waiting(tested, lambda cell: cell.untuned)
+    return _named(tested, [[cell.untuned for cell in one.cells] for one in tested])
 
 
-def _waiting(tested: list[Verdict], waits: Callable[[ClaimEvidence], bool]) -> list[str]:
-    """Names of undecided claims with such cells."""
+def _named(tested: list[Verdict], waits: list[list[bool]]) -> list[str]:
+    """Names of undecided claims of which a cell waits."""
     return [
         f"{one.paper.name} {one.claim.name}"
-        for one in tested
-        if one.verdict == "undecided" and any(map(waits, one.cells))
+        for one, cells in zip(tested, waits, strict=True)
+        if one.verdict == "undecided" and any(cells)
     ]
 
 
@@ -96,8 +95,8 @@ def waiting(tested: list[Verdict]) -> list[str]:
     """Comments on what claims wait for that runs at the same rates do not give."""
     found = {"learning rates have to be chosen on the task first": untuned(tested)}
     for lacks in (NONE_DIVERGES, MOST_TRAIN):
-        names = _waiting(tested, lambda cell, lacks=lacks: cell.lacks == lacks and not cell.untuned)
-        found[f"a rate is needed at which {lacks}"] = names
+        waits = [[cell.lacks == lacks and not cell.untuned for cell in one.cells] for one in tested]
+        found[f"a rate is needed at which {lacks}"] = _named(tested, waits)
     return [f"# {what}: {', '.join(names)}" for what, names in found.items() if names]
 
 

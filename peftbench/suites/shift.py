@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from peftbench.core.arrays import Array, Arrays
+from peftbench.core.arrays import Arrays
 from peftbench.core.configs import GENERATE, WORDS, PromptConfig, TaskConfig
 from peftbench.core.errors import ConfigError, at_least
 from peftbench.core.run import Json, Record, Run, canonical
@@ -259,7 +259,7 @@ def _scores(arrays: Arrays, flat: float | None = None) -> dict[str, float | None
     return found
 
 
-def comparable(scores: Array, label: Array, flat: float | None) -> Array:
+def comparable(scores: np.ndarray, label: np.ndarray, flat: float | None) -> np.ndarray:
     """What is correlated with labels that are values: a value, or the log odds of class 1.
 
     Args:
