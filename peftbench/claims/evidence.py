@@ -3,6 +3,7 @@
 Seeds are paired, and of scores examples too. Effects are in the claim's direction.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -10,16 +11,18 @@ import numpy as np
 
 from peftbench.analysis import significance
 from peftbench.analysis.comparison import Resampled, difference, paired_effect, resampled_scores
+from peftbench.analysis.convention import CONSTANT
 from peftbench.analysis.significance import Effect
 from peftbench.claims import quantities
 from peftbench.claims.matching import Found, Item
 from peftbench.claims.quantities import Quantity
 from peftbench.claims.schema import Claim, Conditions
-from peftbench.core.arrays import Arrays, Floats
+from peftbench.core.arrays import Array, Arrays, Floats
 from peftbench.core.errors import RecordError
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import UNTRAINED, Record, canonical
 from peftbench.metrics.base import CONSTANT_AUC
+from peftbench.suites import shift
 
 #: Fewer seeds decide nothing: spreads need more of them than means. With 5 a difference of spreads
 #: is found in 8 % where one is three times the other, with 10 in 63 %.
@@ -28,6 +31,13 @@ _FEWEST = 2
 
 #: Where examples are not resampled two seeds may agree by luck.
 _MEASURED = 3
+
+#: What would have to be so, at another rate, for a cell to be decided that seeds do not decide.
+NONE_DIVERGES = "no seed diverges"
+MOST_TRAIN = "fewer than half of the runs collapse"
+
+#: Scores that differ by less are one in all tables.
+_SAME = 5e-4
 
 #: Reads the predictions of an evaluation, as `scores/SET`.
 LoadEvaluated = Callable[[Evaluated], Arrays]
@@ -54,6 +64,7 @@ class ClaimEvidence:
             or no such number is in sight.
         sides: a run of each row, to be done with other seeds.
         untuned: whether p would decide it, if the learning rates had been chosen here.
+        lacks: `NONE_DIVERGES` or `MOST_TRAIN`, where that is what leaves it open.
     """
 
     title: str
@@ -75,6 +86,7 @@ class ClaimEvidence:
     adjusted: float | None = None
     verdict: str = "undecided"
     untuned: bool = False
+    lacks: str = ""
 
 
 def scored(claim: Claim, one: Found, told: Resampled) -> ClaimEvidence:
@@ -101,7 +113,7 @@ def scored(claim: Claim, one: Found, told: Resampled) -> ClaimEvidence:
             steady = runs[0] if cell.toward else runs[1]
         if cell.p is not None and steady and 2 * _collapsed(steady) >= len(steady):
             why = f"{_collapsed(steady)} of {len(steady)} runs collapsed, which is not steadiness"
-            return replace(cell, p=None, needed=None, why=f"undefined: {why}")
+            return replace(cell, p=None, needed=None, why=f"undefined: {why}", lacks=MOST_TRAIN)
         return cell
     scores = [told.whole[side] for side in sides]
     if bad := sum(int(np.sum(~np.isfinite(side))) for side in scores):
@@ -110,8 +122,8 @@ def scored(claim: Claim, one: Found, told: Resampled) -> ClaimEvidence:
     effect = difference(told, sides[0], sides[1], cell.null)
     if effect is None:
         return replace(cell, why="undefined on many resamples of the examples")
-    drawn = (told.drawn[:, sides[0]] - told.drawn[:, sides[1]]).mean(axis=1)
-    return _decided(claim, cell, effect, float(np.nanvar(drawn)), _variance(scores[0] - scores[1]))
+    gaps, drawn = scores[0] - scores[1], told.drawn[:, sides[0]] - told.drawn[:, sides[1]]
+    return _decided(claim, cell, effect, _over_examples(gaps, drawn), _variance(gaps))
 
 
 def _collapsed(records: list[Record]) -> int:
@@ -131,20 +143,28 @@ def measured(claim: Claim, one: Found, load: LoadEvaluated | None = None) -> lis
     Scores on other sets are resampled over examples too; of other figures only seeds count.
     """
     quantity, common = quantities.QUANTITIES[claim.measure], _common(one)
-    runs = [[side.items[seed] for seed in common] for side in one.sides]
-    told = [
-        [quantities.value(quantity, item.findings, claim.metric) for item in side] for side in runs
+    by_seed = [
+        {
+            seed: quantities.value(quantity, item.findings, claim.metric)
+            for seed, item in side.items.items()
+        }
+        for side in one.sides
     ]
-    if any(values is None for side in told for values in side):
+    every = [values for side in by_seed for values in side.values()]
+    if any(values is None for values in every):
         return []  # not of this kind of task
+    names = dict.fromkeys(name for values in every for name in values or ())
+    asked = [name for name in names if not claim.targets or name in claim.targets]
+    if not common:  # cells that cannot be tested, which stay in the family
+        return [_cell(claim, one, common, None, name) for name in asked]
+    told = [[side[seed] for seed in common] for side in by_seed]
+    runs = [[side.items[seed] for seed in common] for side in one.sides]
     records = [[item.record for item in side] for side in runs]
     failed = [record.collapsed for side in records for record in side]
     idle = _not_learned(claim, records)
-    lost = any(failed) if quantity.degenerate else bool(failed) and all(failed)
+    lost = any(failed) if quantity.degenerate else all(failed)
     cells = []
-    for name in dict.fromkeys(name for side in told for values in side for name in values or ()):
-        if claim.targets and name not in claim.targets:
-            continue
+    for name in asked:
         cell = replace(_cell(claim, one, common, None, name), null=_null(claim))
         columns = [[(values or {}).get(name) for values in side] for side in told]
         if lost and not cell.why:
@@ -168,7 +188,7 @@ def measured(claim: Claim, one: Found, load: LoadEvaluated | None = None) -> lis
         if effect is None:
             cells.append(replace(cell, why="undefined on many resamples of the examples"))
             continue
-        items = float(np.nanvar(scores.mean(axis=1)))
+        items = _over_examples(whole, scores)
         cells.append(_decided(claim, cell, effect, items, _variance(whole)))
     return cells
 
@@ -229,11 +249,14 @@ def _resampled(
 ) -> tuple[Floats, Floats, int] | None:
     """Differences on a set, (seeds,) on all examples and (resamples, seeds), and its examples.
 
-    None of what is no difference of scores on one set.
+    None of what is no difference of scores on one set, or whose predictions do not have the scores
+    of the findings.
     """
     if quantity.reference is None:
         return None
-    metric, label, scores = "", None, []
+    metric, label = "", None
+    outputs: list[Array] = []
+    found: list[float] = []  # their scores
     for item in (item for side in runs for item in side):
         assert item.evaluated is not None
         target = item.findings["targets"][name]
@@ -248,20 +271,52 @@ def _resampled(
         label = here
         ours = arrays[f"scores/{name}"]
         if quantity.reference == UNTRAINED:
-            scores += [ours, arrays[f"scores/untrained/{name}"]]
+            theirs = arrays[f"scores/untrained/{name}"]
+            scores = [target["scores"][metric], target["untrained"][metric]]
         elif metric == "accuracy":
             majority = np.arange(ours.shape[1]) == np.bincount(here).argmax()
-            scores += [ours, np.tile(majority, (len(here), 1))]
+            theirs = np.tile(majority, (len(here), 1))
+            scores = [target["scores"][metric], target["trivial"]]
         else:
             return None
+        outputs += [
+            _comparable(metric, *pair, here) for pair in zip((ours, theirs), scores, strict=True)
+        ]
+        found += scores
     assert label is not None
-    stacked = np.stack(scores).astype(np.float64)
-    whole, drawn = resampled_scores(metric, stacked, label)
+    whole, drawn = resampled_scores(metric, np.stack(outputs).astype(np.float64), label)
+    if not np.allclose(whole, found, rtol=0, atol=_SAME):
+        return None
     seeds, sign = len(runs[0]), -1 if quantity.less else 1
     gaps = [sign * (one[..., ::2] - one[..., 1::2]) for one in (whole, drawn)]
     if len(runs) > 1:
         gaps = [gap[..., :seeds] - gap[..., seeds:] for gap in gaps]
     return gaps[0], gaps[1], len(label)
+
+
+def _comparable(metric: str, outputs: Array, score: float, label: Array) -> Array:
+    """Outputs whose metric on a set is the score that the suite found there.
+
+    Whether values are one value is told in the unit of the run's own labels, which this score has.
+    """
+    if metric not in shift.CORRELATIONS:
+        return outputs
+    flat = math.inf if score == CONSTANT else 0.0
+    return shift.comparable(outputs, label, flat)[:, None]
+
+
+def _over_examples(gaps: Floats, drawn: Floats) -> float:
+    """Variance over examples of the mean gap, as the test has it: without what seeds differ by.
+
+    Args:
+        gaps: (seeds,) on all examples.
+        drawn: (resamples, seeds).
+    """
+    drawn = drawn[np.isfinite(drawn).all(axis=1)]
+    items = drawn.mean(axis=1)
+    if len(gaps) > 1:
+        items = significance.items_once(items, drawn, _variance(gaps) / len(gaps))
+    return float(items.var())
 
 
 def _variance(gap: significance.Floats) -> float:

@@ -12,7 +12,7 @@ from peftbench.analysis import costs, grouping
 from peftbench.claims.schema import Claim, Conditions
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated, Evaluation
-from peftbench.core.run import Json, Record, Run, canonical, identity
+from peftbench.core.run import Json, Record, Run, canonical, counted_size, identity
 from peftbench.core.text import did_you_mean
 
 #: What a method brings along and may differ within a cell, and what changes no comparison.
@@ -192,13 +192,9 @@ def _most(conditions: Conditions, by_row: Rows) -> Side:
 
 
 def _meant(claim: Claim, item: Item) -> bool:
-    total = item.run.task.examples.get("train")
-    part = item.size / total if total else None
-    low, high = claim.fraction
-    whole = claim.fraction == (0.0, 1.0)
-    in_part = whole if part is None else low - 1e-9 <= part <= high + 1e-9
+    low, high = (_examples(item, part) for part in claim.fraction)
     return (
-        in_part
+        (claim.fraction == (0.0, 1.0) if low is None or high is None else low <= item.size <= high)
         and (not claim.tasks or item.run.task.name in claim.tasks)
         and claim.sizes[0] <= item.size <= claim.sizes[1]
         and (claim.budget is None or claim.budget in item.run.budget.to_json())
@@ -207,17 +203,20 @@ def _meant(claim: Claim, item: Item) -> bool:
 
 def _matches(item: Item, conditions: Conditions) -> bool:
     return all(
-        _is_part(item, float(value))
+        item.size == _examples(item, value)
         if key == FRACTION
         else key in item.told and item.told[key] == value
         for key, value in conditions.items()
     )
 
 
-def _is_part(item: Item, part: float) -> bool:
-    """Whether a run has this part of the training data, to the next whole example."""
-    total = item.run.task.examples.get("train")
-    return total is not None and abs(item.size - part * total) <= 0.5
+def _examples(item: Item, part: float) -> int | None:
+    """What `size=PART` trains on, in whole examples; None where the task does not say of how many.
+
+    Sizes are compared with it, not their shares: 30 % of MRPC is 1,100 of 3,668, a little less.
+    """
+    size = counted_size(float(part), item.run.task)
+    return size if isinstance(size, int) else None
 
 
 def picked(records: list[Record], conditions: Conditions) -> list[Record]:

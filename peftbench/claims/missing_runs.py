@@ -1,9 +1,13 @@
-"""Overrides of the runs that would decide the claims that are open."""
+"""Overrides of runs that would help to decide the claims that are open.
+
+Seeds are counted before the correction over a claim's cells, so that the last ones may need more.
+"""
 
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from peftbench.claims.evidence import MOST_TRAIN, NONE_DIVERGES
 from peftbench.claims.matching import Item
 from peftbench.claims.verdicts import Verdict, judge_folder
 from peftbench.config.derived_overrides import (
@@ -75,11 +79,25 @@ def wanted(
 
 def untuned(tested: list[Verdict]) -> list[str]:
     """Names of undecided claims with cells that wait for chosen learning rates."""
+    return _named(tested, [[cell.untuned for cell in one.cells] for one in tested])
+
+
+def _named(tested: list[Verdict], waits: list[list[bool]]) -> list[str]:
+    """Names of undecided claims of which a cell waits."""
     return [
         f"{one.paper.name} {one.claim.name}"
-        for one in tested
-        if one.verdict == "undecided" and any(cell.untuned for cell in one.cells)
+        for one, cells in zip(tested, waits, strict=True)
+        if one.verdict == "undecided" and any(cells)
     ]
+
+
+def waiting(tested: list[Verdict]) -> list[str]:
+    """Comments on what claims wait for that runs at the same rates do not give."""
+    found = {"learning rates have to be chosen on the task first": untuned(tested)}
+    for lacks in (NONE_DIVERGES, MOST_TRAIN):
+        waits = [[cell.lacks == lacks and not cell.untuned for cell in one.cells] for one in tested]
+        found[f"a rate is needed at which {lacks}"] = _named(tested, waits)
+    return [f"# {what}: {', '.join(names)}" for what, names in found.items() if names]
 
 
 def _overrides(item: Item, configs: Path | None) -> dict[str, str]:
@@ -107,7 +125,7 @@ def commands(
         lines.append(f"# {', '.join(one.claims)}")
         lines.append(shlex.join(["peftbench", "run", *to, *one.overrides]))
     lines += [f"# no words: {reason}" for reason in lost]
-    if waiting := untuned(tested):
-        lines.append(f"# learning rates have to be chosen on the task first: {', '.join(waiting)}")
+    others = waiting(tested)
+    lines += others
     nothing = "# nothing: every claim is decided, or more seeds would not decide it"
-    return lines if found or lost or waiting else [*lines, nothing]
+    return lines if found or lost or others else [*lines, nothing]

@@ -88,7 +88,8 @@ class Claim:
         fraction: of the training data, from and to.
         sizes: training examples, from and to.
         budget: epochs, steps or seconds; None is any.
-        least: distinct tasks, and of each sizes or budgets, that the claim speaks of at the least.
+        least: distinct tasks, and of each sizes or budgets, that the claim speaks of at the least;
+            without them a verdict that takes more than one cell is not said.
         needs: all, some or most of the cells must support it.
         rates: one of `RATES`; "alike" where the claim is about a change of one method, "given"
             where it is about what training at a published rate does.

@@ -3,8 +3,9 @@
 What must hold in all cells is supported when each of them supports it (an intersection-union test,
 Berger 1982, needs no correction) and contradicted when one does after Holm's correction; what must
 hold in some, the other way round; what must hold in most is decided by more than half of them, all
-corrected. The family is all cells of the claim: one that cannot be tested counts as p = 1, so that
-the correction does not get easier where runs fail.
+corrected. A verdict that takes more than one cell takes all that the claim speaks of, as its
+`least` has it. The family is all cells of the claim: one that cannot be tested counts as p = 1, so
+that the correction does not get easier where runs fail.
 
 A cell says nothing of a method at a learning rate that was not chosen for the task, see `tuning`.
 """
@@ -133,10 +134,14 @@ def _judged(
     for_it, against_it = said.count("supported"), said.count("contradicted")
     whole, most = len(said), len(said) // 2 + 1
     enough = {"all": (whole, 1), "some": (1, whole), "most": (most, most)}[claim.needs]
-    if against_it >= enough[1]:
-        return Verdict(paper, claim, "contradicted", judged)
-    if for_it >= enough[0] and not lacking:
-        return Verdict(paper, claim, "supported", judged)
+    # what one cell decides stands, whatever else was not run
+    alone = {"all": "contradicted", "some": "supported", "most": ""}[claim.needs]
+    for verdict, count, least in (
+        ("contradicted", against_it, enough[1]),
+        ("supported", for_it, enough[0]),
+    ):
+        if count >= least and (verdict == alone or not lacking):
+            return Verdict(paper, claim, verdict, judged)
     return Verdict(paper, claim, "undecided", judged, lacking)
 
 
@@ -159,15 +164,16 @@ def _verdict(
         "most": (adjusted, adjusted),
     }[claim.needs]
     cell = replace(cell, adjusted=adjusted)
-    if (for_it if cell.toward else against_it) >= ALPHA:
-        return cell
+    decided = (for_it if cell.toward else against_it) < ALPHA
     verdict = "supported" if cell.toward else "contradicted"
-    if why := tuning.why_not(claim, one, choices, toward=cell.toward):
+    if decided and (why := tuning.why_not(claim, one, choices, toward=cell.toward)):
         return replace(cell, untuned=True, why=f"{why}; at these rates {verdict}", needed=None)
     if gone := diverged.beside(item.run for side in one.sides for item in side.items.values()):
         rows = ", ".join(sorted({run.row for run in gone}))
-        why = f"seeds of {rows} diverged ({len(gone)}); without them {verdict}"
-        return replace(cell, why=why, needed=None)
+        why = f"seeds of {rows} diverged ({len(gone)})" + f"; without them {verdict}" * decided
+        return replace(cell, why=why, needed=None, lacks=evidence.NONE_DIVERGES)
+    if not decided:
+        return cell
     return replace(
         cell, verdict=verdict, why=tuning.at_edge(claim, one, choices, toward=cell.toward)
     )
@@ -184,12 +190,11 @@ def _undefined(claim: Claim, cell: ClaimEvidence, one: Found, choices: TunedRate
 def _lacking(claim: Claim, found: list[tuple[ClaimEvidence, Found]]) -> str:
     """What the claim speaks of and the records do not have.
 
-    Tasks of every pair of rows, or of all where some pair is enough; sizes and budgets of every
-    task.
+    Tasks of every pair of rows, sizes and budgets of every task.
     """
     by_pair: dict[str, dict[str, list[ClaimEvidence]]] = {}
     for cell, one in found:
-        pair = "" if claim.needs == "some" else canonical([side.conditions for side in one.sides])
+        pair = canonical([side.conditions for side in one.sides])
         by_pair.setdefault(pair, {}).setdefault(cell.task, []).append(cell)
     places = [cells for by_task in by_pair.values() for cells in by_task.values()]
     there = {
@@ -203,7 +208,7 @@ def _lacking(claim: Claim, found: list[tuple[ClaimEvidence, Found]]) -> str:
         for key, least in claim.least.items()
         if there[key] < least
     ]
-    if claim.needs != "some" and len(by_pair) < len(claim.pairs):
+    if len(by_pair) < len(claim.pairs):
         short.append(f"{len(by_pair)} of {len(claim.pairs)} pairs of rows")
     return ", ".join(short)
 

@@ -3,6 +3,7 @@
 What no paper claims, our conjectures, stands in tables of its own.
 """
 
+from collections import Counter
 from dataclasses import replace
 
 from peftbench.analysis import grouping
@@ -150,7 +151,8 @@ _VERDICTS = (
     "supported if every setting supports it, each at the 5 % level (an intersection-union test, "
     "Berger 1982), and all that the claim speaks of was tested; it is contradicted if one setting "
     "contradicts it after Holm's correction. What must hold somewhere, the other way round; what "
-    "must hold in most, by more than half of the settings, all corrected. The correction is over "
+    "must hold in most, by more than half of the settings, all corrected, and again all that the "
+    "claim speaks of was tested. The correction is over "
     "all settings of the claim: one that cannot be tested counts as one with p = 1, so a claim "
     "with one testable setting of three is still corrected for three. A learning rate that was not"
     " chosen on the setting's task (among three or more, on a selection split, in this folder or "
@@ -176,13 +178,15 @@ def _decides(one: Verdict) -> str:
     if known:
         few, many = known[0], known[-1]
         told.append(f"{few} seeds" if few == many else f"{few} to {many} seeds")
-    tuned = [cell for cell in left if not cell.untuned]
+    tuned = [cell for cell in left if not (cell.untuned or cell.lacks)]
     if beyond := sum(cell.needed is None and cell.effect is not None for cell in tuned):
         told.append(f"in {_of(beyond, one)} more than 100 seeds, or more examples")
     if lost := sum(cell.needed is None and cell.effect is None for cell in tuned):
         told.append(f"{_of(lost, one)} undefined, seeds do not help")
-    if len(tuned) < len(left):
-        told.append(f"in {_of(len(left) - len(tuned), one)} rates that are chosen on the task")
+    if untuned := sum(cell.untuned for cell in left):
+        told.append(f"in {_of(untuned, one)} rates that are chosen on the task")
+    lacking = Counter(cell.lacks for cell in left if cell.lacks and not cell.untuned)
+    told += [f"in {_of(n, one)} a rate at which {lacks}" for lacks, n in sorted(lacking.items())]
     if one.why:
         told.append(f"there are {one.why}")
     return "; ".join(told)
@@ -233,7 +237,9 @@ def _verdict(cell: ClaimEvidence) -> str:
 
 
 def _seeds(cell: ClaimEvidence) -> str:
-    if cell.verdict != "undecided" or cell.untuned or (cell.needed is None and cell.effect is None):
+    if cell.verdict != "undecided" or cell.untuned or cell.lacks:
+        return ""
+    if cell.needed is None and cell.effect is None:
         return ""
     return "> 100" if cell.needed is None else str(cell.needed)
 

@@ -30,6 +30,9 @@ from peftbench.metrics import task_metrics
 from peftbench.metrics.base import CONSTANT_AUC, FLAT, is_constant
 from peftbench.suites.base import Suite
 
+#: Scores of values, see `comparable`.
+CORRELATIONS = ("pearson", "spearman")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shift(Suite):
@@ -244,13 +247,9 @@ def _scores(arrays: Arrays, flat: float | None = None) -> dict[str, float | None
     scores, label = arrays["scores"], arrays["label"]
     if "text_sha256" in arrays:
         return task_metrics.score([one.name for one in task_metrics.text_metrics()], scores, label)
-    if label.dtype.kind == "f":  # correlation with the value, or with the log odds of class 1
-        value = scores[:, 0] if scores.shape[1] == 1 else scores[:, 1] - scores[:, 0]
-        value = value if flat is None else _as_spread(value, label, flat)
-        return {
-            name: task_metrics.METRICS[name].compute(value, label)
-            for name in ("pearson", "spearman")
-        }
+    if label.dtype.kind == "f":
+        value = comparable(scores, label, flat)
+        return {name: task_metrics.METRICS[name].compute(value, label) for name in CORRELATIONS}
     if scores.shape[1] == 1:
         return {"auc": task_metrics.auc(scores[:, 0], label)}
     found = task_metrics.score(("accuracy",), scores, label)
@@ -258,6 +257,18 @@ def _scores(arrays: Arrays, flat: float | None = None) -> dict[str, float | None
         found |= task_metrics.score(("f1", "matthews"), scores, label)
         found |= {"auc": task_metrics.auc(scores[:, 1] - scores[:, 0], label)}
     return found
+
+
+def comparable(scores: np.ndarray, label: np.ndarray, flat: float | None) -> np.ndarray:
+    """What is correlated with labels that are values: a value, or the log odds of class 1.
+
+    Args:
+        scores: (examples, 1) values, or outputs of two classes.
+        label: (examples,) values.
+        flat: as of `_scores`.
+    """
+    value = scores[:, 0] if scores.shape[1] == 1 else scores[:, 1] - scores[:, 0]
+    return value if flat is None else _as_spread(value, label, flat)
 
 
 def _as_spread(value: np.ndarray, label: np.ndarray, flat: float) -> np.ndarray:

@@ -181,6 +181,37 @@ def test_most_cells_decide():
     assert some.verdict == "contradicted"
 
 
+def test_what_one_cell_does_not_decide_takes_all_that_the_claim_speaks_of():
+    """One size does not refute "sometimes"; one is enough to show it."""
+    below, above = ({"full": 0.8, "bitfit": bitfit} for bitfit in (0.7, 0.9))
+    one = replace(claim("better", least={"sizes": 2}), needs="some")
+    for sizes, good, verdict, why in (
+        ("32", below, "undecided", "1 of 2 sizes"),
+        ("32,64", below, "contradicted", ""),
+        ("32", above, "supported", ""),
+    ):
+        found = judged(one, *said(PAIR, "seed=0,1,2", f"size={sizes}", good=good))
+        assert (found.verdict, found.why) == (verdict, why)
+    most = replace(one, needs="most")
+    assert judged(most, *said(PAIR, "seed=0,1,2", "size=32", good=below)).verdict == "undecided"
+    assert (
+        judged(most, *said(PAIR, "seed=0,1,2", "size=32,64", good=below)).verdict == "contradicted"
+    )
+    pairs = [*one.pairs, ({"method": "lora"}, {"method": "full"})]
+    found = judged(replace(one, pairs=pairs), *said(PAIR, "seed=0,1,2", "size=32,64", good=below))
+    assert (found.verdict, found.why) == ("undecided", "1 of 2 pairs of rows")
+
+
+def test_packaged_claims_of_some_cells_say_which_they_speak_of():
+    papers = schema.read(None, [catalog.packaged()])
+    some = [one for paper in papers for one in paper.claims if one.needs == "some"]
+    assert {one.name for one in some} == {
+        "bitfit_ahead_in_between",
+        "adapters_sometimes_gain_nothing",
+    }
+    assert all(one.least == {"tasks": 3, "sizes": 3} for one in some)
+
+
 def test_a_cell_of_which_a_seed_diverged_decides_nothing():
     made, resamples = said(PAIR, "seed=0,1,2", good={"full": 0.5, "bitfit": 0.9})
     runs = records.runs(PAIR, "seed=3")
@@ -192,6 +223,24 @@ def test_a_cell_of_which_a_seed_diverged_decides_nothing():
     assert (tested.verdict, cell.verdict) == ("undecided", "undecided")
     assert cell.why == "seeds of bitfit diverged (1); without them supported"
     assert cell.p < 0.05
+    summed, cells, *_ = told.tables([tested], made)
+    assert summed.rows[0][-1] == "in 1 of 1 settings a rate at which no seed diverges"
+    assert cells.rows[0][-1] == ""  # more seeds do not help
+    assert missing_runs.wanted([tested], {"tiny"}) == ([], [])
+    assert missing_runs.waiting([tested]) == ["# a rate is needed at which no seed diverges: p c"]
+
+
+def test_more_seeds_are_not_asked_for_beside_seeds_that_diverged():
+    made, resamples = said(
+        PAIR, "seed=0,1,2", good={"full": 0.8, "bitfit": 0.85}, jump={"bitfit": 0.05}
+    )
+    paper, runs = Paper("p", "P", "none", [claim("better")], []), records.runs(PAIR, "seed=3")
+    for gone, needed in ((runs[:0], True), (runs[:1], False)):
+        diverged = Diverged.from_runs(gone)
+        (tested,) = verdicts.test([paper], made, [], resamples, chosen(made), None, diverged)
+        (cell,) = tested.cells
+        assert (cell.verdict, cell.needed is not None) == ("undecided", needed)
+    assert cell.why == f"seeds of {runs[0].row} diverged (1)"
 
 
 def test_p_is_about_the_margin():
@@ -280,6 +329,11 @@ def test_a_row_of_dead_runs_is_not_steadier():
     found = judged(claim("steadier"), dead("bitfit"), resamples)
     assert found.verdict == "undecided"
     assert found.cells[0].why == "undefined: 5 of 10 runs collapsed, which is not steadiness"
+    summed, cells, *_ = told.tables([found], made)
+    rate = "a rate at which fewer than half of the runs collapse"
+    assert summed.rows[0][-1] == f"in 1 of 1 settings {rate}"
+    assert cells.rows[0][-1] == ""
+    assert missing_runs.waiting([found]) == [f"# {rate.replace('rate', 'rate is needed')}: p c"]
     assert judged(claim("steadier"), dead("full"), resamples).verdict == "supported"
 
 
@@ -451,6 +505,78 @@ def test_demonstrations_that_leave_one_answer_are_no_small_gain():
     assert (two.verdict, four.verdict) == ("supported", "undecided")
     told = "undefined for 1 of 3 runs: all texts get one answer behind the demonstrations"
     assert four.why == told
+
+
+def test_a_setting_without_a_common_seed_stays_in_the_family():
+    words = records.tiny(PAIR, "seed=0,1,2", "size=32,64", "suite=noise")
+    made, resamples = said(PAIR, "seed=0,1,2", "size=32,64", good={"full": 0.8, "bitfit": 0.8})
+    lost = {"full": [0.30, 0.34, 0.33], "bitfit": [0.1, 0.12, 0.14]}
+    found = [
+        Evaluated(
+            e,
+            {"clean": 0.8, "area": 0.8 - lost[e.run.method.name][e.run.seed]},
+            {},
+            {},
+            records.ENVIRONMENT,
+            None,
+        )
+        for e in plan(*words).evaluations
+        if e.run.size == 32 or e.run.seed == (e.run.method.name == "full")
+    ]
+    tested = judged(claim("better", measure="noise_drop"), made, resamples, *found)
+    first, second = tested.cells
+    assert (first.verdict, second.verdict, tested.verdict) == ("supported", *["undecided"] * 2)
+    assert (second.seeds, second.why) == (0, "no seed in common")
+    some = replace(claim("better", measure="noise_drop"), needs="some")
+    assert judged(some, made, resamples, *found).cells[0].adjusted == pytest.approx(2 * first.p)
+
+
+@pytest.mark.parametrize("outputs", ["two classes", "another unit", "one value"])
+def test_values_on_another_set_are_scored_as_the_suite_scores_them(outputs):
+    """Log odds of two classes; values of 0 to 5 are not flat beside labels of 0 to 1,000."""
+    made, resamples, found, _ = shifted([0.0] * 3)
+    generator, arrays = np.random.default_rng(1), {}
+    label = generator.uniform(0, 1000, 400)
+    for one in found:
+        near = {"metric": "pearson", "trivial": 0.0}
+        here = {"label/near": label}
+        for start, noise in (("", 300), ("untrained/", 3000)):
+            value = (label + generator.normal(0, noise, 400)) / 1000
+            if outputs == "one value" and not start:
+                value = 0.5 + 1e-3 * value
+            scores = (
+                np.stack([-value, value], axis=1) if outputs == "two classes" else value[:, None]
+            )
+            here[f"scores/{start}near"] = scores.astype(np.float32)
+            score = float(np.corrcoef(value, label)[0, 1])
+            flat = outputs == "one value" and not start
+            near["untrained" if start else "scores"] = {"pearson": 0.0 if flat else score}
+        one.findings["targets"] = {"near": near}
+        arrays[one.evaluation.key] = here
+    asked = claim("better", "full", None, measure="over_untrained", rates="given")
+    paper = Paper("p", "P", "none", [asked], [])
+
+    def cell():
+        (tested,) = verdicts.test(
+            [paper],
+            made,
+            found,
+            resamples,
+            None,
+            lambda one: arrays[one.evaluation.key],
+            Diverged(),
+        )
+        return tested.cells[0]
+
+    gaps = [
+        one["scores"]["pearson"] - one["untrained"]["pearson"]
+        for one in (each.findings["targets"]["near"] for each in found)
+    ]
+    assert cell().examples == 400
+    assert cell().effect.value == pytest.approx(np.mean(gaps), abs=1e-5)
+    assert (cell().effect.value > 0.3) == (outputs != "one value")
+    found[0].findings["targets"]["near"]["scores"]["pearson"] += 0.01
+    assert cell().examples is None  # predictions of another score: seeds alone
 
 
 def test_a_constant_prediction_does_not_win_by_losing_nothing():
@@ -729,6 +855,30 @@ def test_seeds_that_would_decide_are_words_of_the_same_runs():
     assert len(keys) == 2 * cell.needed
 
 
+def test_seeds_needed_count_what_seeds_answer_to_examples_once():
+    """Seeds that err on examples of their own: more of them lessen that, so fewer are asked for."""
+    generator, label = np.random.default_rng(4), np.arange(EXAMPLES) % 2
+    made, answers = [], {}
+    for run in records.runs(PAIR, "seed=range(0,4)"):
+        right = generator.random(EXAMPLES) < (0.82 if run.method.name == "bitfit" else 0.8)
+        made.append(records.record(run, float(right.mean())))
+        scores = np.eye(2)[np.where(right, label, 1 - label)]
+        answers[run.key] = {"item": np.arange(EXAMPLES), "label": label, "scores": scores}
+    resamples = Resamples(lambda record: answers[record.run.key])
+    (cell,) = judged(claim("better"), made, resamples).cells
+    drawn = resamples.for_records(made)
+    full, bitfit = (
+        drawn.places([r for r in made if r.run.method.name == name]) for name in ("full", "bitfit")
+    )
+    gaps = drawn.drawn[:, bitfit] - drawn.drawn[:, full]
+    each, mean = gaps.var(axis=0).mean(), gaps.mean(axis=1).var()
+    between = np.var(drawn.whole[bitfit] - drawn.whole[full], ddof=1)
+    items = mean - min((each - mean) / 3, mean, between / 4)
+    assert cell.needed == significance.seeds_to_tell(items, between, cell.effect.value)
+    twice = significance.seeds_to_tell(mean, between, cell.effect.value)
+    assert (cell.needed, twice) == (24, None)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -912,6 +1062,21 @@ def test_parts_of_the_data_are_compared_over_sizes():
     assert (cell.ours, cell.against) == ("bitfit, fraction=0.3", "bitfit, fraction=1")
     score = {part: np.mean([r.score for r in made if r.run.size == part]) for part in (0.3, "full")}
     assert cell.effect.value == pytest.approx(score[0.3] - score["full"])
+
+
+def test_a_part_of_the_data_is_so_many_whole_examples():
+    """30 % of MRPC is 1,100 of 3,668, which is less than 0.3; of CoLA too, of STS-B more."""
+    words = ("method=full", "task=mrpc,cola,stsb", "size=0.29,0.3,0.9,full")
+    made = [
+        replace(r, work=r.work | {"train_size": r.run.counted_size})
+        for r in map(records.record, records.runs(*words))
+    ]
+    by_method, _ = matching.items(made, [])
+    found = matching.places(claim("stable_from", "full", None, fraction=(0.3, 0.9)), by_method)
+    assert {one.place[:2] for one in found} == {
+        *(("mrpc", 1100), ("cola", 2565), ("stsb", 1725)),
+        *(("mrpc", 3301), ("cola", 7696), ("stsb", 5174)),
+    }
 
 
 def test_what_no_paper_claims_stands_apart():
