@@ -82,6 +82,10 @@ def choose_jobs(
         elif not (choices and isinstance(job, Run) and failure.kind == "diverged"):  # a finding
             given_up.append(failure)
     runs = {job.key for job in jobs if isinstance(job, Run)}
+    # it failed with its run, whose weights are kept for evaluations of the same submission alone
+    along = {job.key for job in missing if isinstance(job, Evaluation) and job.run.key in runs}
+    jobs += [one.job for one in given_up if one.job.key in along]
+    given_up = [one for one in given_up if one.job.key not in along]
     there = keys | runs | state.done
     later: list[ClusterJob] = []
     now: list[ClusterJob] = []

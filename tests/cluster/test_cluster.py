@@ -13,6 +13,7 @@ import threading
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import pynvml
@@ -25,8 +26,8 @@ from submissions import hand_over, states, submission
 
 from peftbench.cli import doctor
 from peftbench.cli.main import main
-from peftbench.cluster import bundling, collect, job_runner, manifest, queue, rehearsal
-from peftbench.cluster.job_choice import choose_jobs, retry_rule
+from peftbench.cluster import bundling, collect, job_runner, manifest, queue, rehearsal, submit
+from peftbench.cluster.job_choice import JobChoice, choose_jobs, retry_rule
 from peftbench.cluster.manifest import QueueAnswer, Task
 from peftbench.cluster.queue import QueueSnapshot, look
 from peftbench.cluster.schedulers import local
@@ -43,6 +44,7 @@ from peftbench.core.tuning import Search
 from peftbench.data import loading
 from peftbench.results import choices
 from peftbench.results.runtime_estimates import Forecast
+from peftbench.results.status import sweep_status
 from peftbench.results.store import ResultsFolder
 from peftbench.runner import sharding, sweep, tune
 from peftbench.system import hub, offline_folder, processes
@@ -164,6 +166,39 @@ def test_several_workers_of_a_job_halve_its_time():
     (array,) = bundling.arrays(units([300] * 10), slurm, 1001, workers=2)
     assert [len(bundle) for bundle in array.bundles] == [10]
     assert array.minutes == (120 + 2 * 1500 + 180) / 60
+
+
+def test_a_job_has_a_run_for_each_of_its_workers():
+    slurm = cluster.read([*SLURM, "cluster.gpus=4"])
+    (array,) = bundling.arrays(units([7200] * 8), slurm, 1001, workers=4)
+    assert [len(bundle) for bundle in array.bundles] == [4, 4]
+    assert array.minutes == (120 + 2 * 7200 + 180) / 60
+
+
+def test_what_is_known_of_a_unit_counts_beside_what_is_not():
+    slurm = cluster.read(SLURM)
+    found = plan(*tiny("suite=calibration,noise"))
+    jobs = [*found.runs, *found.evaluations]
+    spent = {found.runs[0].key: 36000.0}
+    (unit,) = bundling.units(jobs, lambda job: spent.get(job.key), lambda job: None)
+    assert (unit.seconds, unit.unknown) == (36000, 2)
+    (array,) = bundling.arrays([unit], slurm, 1001, workers=1)
+    assert array.minutes == (120 + 2 * 36000 + 180) / 60 + 2 * 60
+
+
+def test_the_time_of_an_evaluation_is_that_on_the_same_kind_of_device(tmp_path, monkeypatch):
+    (asked,) = plan(*tiny("suite=calibration")).evaluations
+    found = [
+        SimpleNamespace(evaluation=asked, seconds={"evaluate": s}, environment={"cuda": cuda})
+        for s, cuda in ((900.0, None), (60.0, "12.8"))
+    ]
+    monkeypatch.setattr(ResultsFolder, "scan_evaluated", lambda _: (found, {}))
+    what = JobChoice([asked], SimpleNamespace(forecast=Forecast([])), {}, 0, [])
+    for words, seconds in ((["cluster.gpus=1"], 60), ([], 900)):
+        where = cluster.read([*SLURM, *words])
+        scheduler = SimpleNamespace(array_limit=1000)
+        (array,) = submit._bundle(what, ResultsFolder(tmp_path), scheduler, where, RunOptions())
+        assert array.minutes == (120 + 2 * seconds + 180) / 60
 
 
 def test_an_evaluation_goes_with_its_run():
@@ -795,9 +830,9 @@ def snapshot(made, jobs, alive):
     return QueueSnapshot([made], tasks, state=states)
 
 
-def chosen(found, results, seen, after=()):
+def chosen(found, results, seen, after=(), retry=None):
     slurm = cluster.read(SLURM)
-    return choose_jobs(found, after, results, seen, slurm, waits=True, retry=None)
+    return choose_jobs(found, after, results, seen, slurm, waits=True, retry=retry)
 
 
 def test_an_evaluation_is_submitted_when_its_run_is_over(tmp_path):
@@ -813,6 +848,28 @@ def test_an_evaluation_is_submitted_when_its_run_is_over(tmp_path):
     results.save(record(jobs[0]), {})
     told = chosen(found, results, snapshot(made, jobs, []))
     assert told.jobs == [jobs[1], *found.evaluations[:2]]
+
+
+def test_an_evaluation_goes_along_with_a_run_that_is_tried_again(tmp_path):
+    """Alone the run would keep no weights, and be trained once more for its evaluation."""
+    results = ResultsFolder(tmp_path)
+    found = plan(*tiny("seed=0,1", "suite=calibration"))
+    (run, other), (evaluation, _) = found.runs, found.evaluations
+    where = cluster.read(["cluster=local", "cluster.settle_seconds=0"])
+    array = bundling.Array([[run, evaluation]], None, None)
+    made = manifest.begin([], where, [array], None, {}, {})
+    manifest.write_jobs(results, Task(made.name, 0, 0), array.bundles[0])
+    manifest.save(results, replace(made, arrays=[replace(made.arrays[0], job="99")]))
+    results.fail(Failure(run, "error", "broke"))
+    results.save(record(other), {})
+    seen = settle(results, look(results))
+    noted = results.failure(evaluation.key)
+    assert (noted.kind, noted.reason) == ("lost", "its run has no record")
+    told = chosen(found, results, seen, retry="error")
+    assert told.jobs == [run, *found.evaluations[1:], evaluation]
+    assert told.given_up == []
+    todo = sweep.select_jobs(sweep_status(found, results), sweep.retry_filter("error"))
+    assert (todo.runs, todo.evaluations) == ([run], found.evaluations)
 
 
 def test_an_evaluation_of_weights_that_the_queue_does_not_keep_is_refused(tmp_path):

@@ -80,6 +80,7 @@ OUTSIDE = [
     (PeerLost("killed", "process 1 of the run: the worker was killed by SIGKILL"), "killed"),
     (PeerLost("memory", "killed by the kernel"), "memory"),
     (OSError(errno.ENOMEM, "Cannot allocate memory"), "memory"),
+    (RuntimeError("unable to mmap 9 bytes from file </m>: Cannot allocate memory (12)"), "memory"),
 ]
 
 
@@ -88,6 +89,12 @@ def test_what_comes_from_outside_is_tried_again(error, kind):
     assert classify(error) == kind
     assert kind in FAILURE_KINDS
     assert kind in TRANSIENT_FAILURES or kind == "memory"
+
+
+def test_what_torch_raises_where_the_machine_has_no_memory_is_memory():
+    with pytest.raises(RuntimeError, match="DefaultCPUAllocator") as raised:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert classify(raised.value) == "memory"
 
 
 @pytest.mark.parametrize(
