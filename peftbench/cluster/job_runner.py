@@ -28,7 +28,7 @@ from peftbench.results.runtime_estimates import Forecast
 from peftbench.results.store import ResultsFolder
 from peftbench.runner import sweep, tune
 from peftbench.runner.progress import note
-from peftbench.system import offline_folder
+from peftbench.system import offline_folder, run_locks
 from peftbench.system.hardware import checkout, devices
 
 #: Exit codes: all is done or noted, something went wrong, left on a signal (BSD's EX_TEMPFAIL).
@@ -96,6 +96,7 @@ def _work(place: Path, task: str) -> int:
     this = Task.read(one.name, task)
     turn = turns.begin(results, this).count
     note(f"turn {turn}")
+    os.environ[run_locks.TURN] = f"{one.name}/{task}/{turn}"  # for the workers, which claim
     if one.cluster.prefetched:
         offline_folder.use(Path(one.cluster.prefetched))
     jobs = [job for job in every if _to_do(job, results, one)]

@@ -21,6 +21,8 @@ def settle(results: ResultsFolder, seen: QueueSnapshot) -> QueueSnapshot:
 
     On a shared file system a record may appear a minute after it was written.
     """
+    if seen.silent is None:
+        _remove_claims(results, seen)
     if not seen.ended:
         return seen
     wait = max(over.submission.cluster.settle_seconds for over in seen.ended)
@@ -53,6 +55,18 @@ def settle(results: ResultsFolder, seen: QueueSnapshot) -> QueueSnapshot:
                     one.store(results).fail(failure)
     seen = seen.again(results)
     return replace(seen, bad=[*seen.bad, *torn])
+
+
+def _remove_claims(results: ResultsFolder, seen: QueueSnapshot) -> None:
+    """Free the runs of jobs that are over, where claims are files: a killed one leaves its own."""
+    known = {one.name for one in seen.submissions} - seen.unsure.keys()
+
+    def is_over(job: str) -> bool:
+        name, _, task = job.partition("/")
+        return name in known and Task.read(name, task) not in seen.alive
+
+    results.remove_claims(is_over)
+    results.trials().remove_claims(is_over)
 
 
 def _left(turn: turns.Turns, why: Ending | None) -> bool:

@@ -6,7 +6,7 @@ first and moved to its place whole. A run in flight is claimed, see `system.run_
 
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
@@ -496,6 +496,14 @@ class ResultsFolder:
     def release(self, key: str) -> None:
         """Give a claimed run back."""
         self._claims.give_back(key)
+
+    def remove_claims(self, is_over: Callable[[str], bool]) -> None:
+        """Remove claims by file of jobs of a cluster that are over.
+
+        Args:
+            is_over: whether a job is, by SUBMISSION/TASK.
+        """
+        self._claims.remove(is_over)
 
     def check_writable(self) -> None:
         """Refuse early a folder into which no record could be written.

@@ -47,7 +47,7 @@ from peftbench.results.runtime_estimates import Forecast
 from peftbench.results.status import sweep_status
 from peftbench.results.store import ResultsFolder
 from peftbench.runner import sharding, sweep, tune
-from peftbench.system import hub, offline_folder, processes
+from peftbench.system import hub, offline_folder, processes, run_locks
 from peftbench.system.hardware import gpus
 from peftbench.system.hub import locate
 from peftbench.training import trainer
@@ -312,6 +312,23 @@ def test_a_record_that_comes_late_is_waited_for_and_the_rest_is_noted_once(tmp_p
     failure = results.failure(jobs[3].key)
     assert (failure.kind, failure.attempts) == ("lost", 1)
     assert settle(results, look(results)).failures[jobs[3].key].attempts == 1
+
+
+def test_claims_by_file_of_jobs_that_are_over_are_removed(tmp_path):
+    """Where there are no locks: a killed job leaves its own, and others would wait for it."""
+    results = ResultsFolder(tmp_path)
+    made, jobs = submitted(results)  # two in each of two tasks
+    folder = results.folder / "claim_files"
+    folder.mkdir()
+    owner = replace(processes.current(), host="node7 0123").to_json()
+    turns = [f"{made.name}/0_0/1", f"{made.name}/0_1/1", "20261122-131500-3f2a/0_0/1", ""]
+    for job, turn in zip(jobs, turns, strict=True):
+        (folder / f"{job.key}.1").write_text(json.dumps(owner | {"turn": turn}))
+    alive = QueueSnapshot([made], {Task(made.name, 0, 1): ("running", "")}).again(results)
+    settle(results, replace(alive, silent="it does not answer"))
+    assert len(list(folder.iterdir())) == 4
+    settle(results, replace(alive, ended=[]))
+    assert {path.stem for path in folder.iterdir()} == {job.key for job in jobs[1:]}
 
 
 @pytest.mark.parametrize("done", [1, 2])
@@ -728,6 +745,7 @@ def test_a_cell_whose_trials_fail_leaves_the_choices_of_others_alone(tmp_path, m
         return False
 
     monkeypatch.setattr(sweep, "execute", execute)
+    monkeypatch.setenv(run_locks.TURN, "of a job around this test")
     array = bundling.Array([[*trials, *after]], None, None)
     order = asdict(RunOptions(device="cpu"))
     words = ["--tune", "method=lora,bitfit", "cluster=local"]
@@ -740,6 +758,7 @@ def test_a_cell_whose_trials_fail_leaves_the_choices_of_others_alone(tmp_path, m
     assert (
         job_runner._work(manifest.folder(results, made.name), str(task)) == job_runner.DONE
     )  # or noted
+    assert os.environ[run_locks.TURN] == f"{made.name}/0_0/1"
     (choice,) = choices.all_choices(results)
     assert choice.run.method.name == "lora"
     assert len(choice.trials) == 3 + 2 * 2
