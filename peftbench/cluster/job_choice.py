@@ -18,6 +18,9 @@ from peftbench.results.status import SweepStatus
 from peftbench.results.store import ResultsFolder
 from peftbench.runner.sweep import of_weights, retry_filter
 
+#: Begins the reason of a run for which a GPU was too small: more memory of the host is no help.
+_OF_GPU = ("OutOfMemoryError:", "PredictionOutOfMemory:")
+
 
 @dataclass(frozen=True)
 class JobChoice:
@@ -144,7 +147,8 @@ def retry_rule(cluster: Cluster, retry: str | None) -> Callable[[Failure], bool]
         if retry is not None:
             return chosen(failure.kind)
         if failure.kind == "memory":
-            return memory_may_grow(failure, cluster)
+            on_gpu = failure.reason.startswith(_OF_GPU)
+            return not on_gpu and memory_may_grow(failure, cluster)
         lost = failure.kind == "lost"
         return chosen(failure.kind) and (not lost or failure.alike < cluster.attempts)
 

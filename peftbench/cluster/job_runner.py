@@ -2,8 +2,8 @@
 
 It may be killed at any moment and started again: what has a record is done, what has a checkpoint
 goes on from it. On a warning (the scheduler's, or its own clock: the time is nearly over) it writes
-checkpoints and goes back to the queue, or leaves where a job cannot go back; on TERM it writes
-checkpoints and leaves.
+checkpoints and goes back to the queue, or leaves where a job cannot go back; on TERM and INT it
+writes checkpoints and leaves.
 """
 
 import os
@@ -49,7 +49,7 @@ def work(place: str, task: str) -> None:
         if os.getpid() == me:  # a forked child has the handler too
             _heard.add(signal.Signals(number))
 
-    for name in (signal.SIGUSR2, signal.SIGUSR1, signal.SIGTERM):
+    for name in (signal.SIGUSR2, signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
         signal.signal(name, hear)
     if (left := seconds_left()) is not None:
         signal.signal(signal.SIGALRM, hear)

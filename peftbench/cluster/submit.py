@@ -71,6 +71,8 @@ def submit(
     with _answering():
         scheduler = base.build_scheduler(cluster)
         scheduler.check_config()
+        cluster = scheduler.resolved()
+        scheduler = base.build_scheduler(cluster)
     results.check_writable()
     keep_revisions(results, plan)
     store = results.trials() if choices else results

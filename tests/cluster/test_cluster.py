@@ -114,6 +114,12 @@ def test_a_yaml_of_ones_own_says_what_differs(tmp_path):
         ([*SLURM, "cluster.gpus=1", "cluster.gpus=4"], "cluster.gpus is given twice"),
         ([*SLURM, "cluster.minutes=2"], "at least 4 minutes are needed"),
         ([*SLURM, "cluster.array_size=0"], "cluster.array_size=0: must be at least 1"),
+        ([*SLURM, "cluster.bundle_minutes=inf"], "cluster.bundle_minutes=inf: must be a finite"),
+        ([*SLURM, "cluster.margin=nan"], "cluster.margin=nan: must be a finite number"),
+        ([*SLURM, "cluster.gpus=-1"], "cluster.gpus=-1: must be at least 0"),
+        ([*SLURM, "cluster.memory_gb=0"], "cluster.memory_gb=0.0: must be above 0"),
+        ([*SLURM, "cluster.unknown_minutes=0"], "cluster.unknown_minutes=0.0: must be above 0"),
+        (["cluster=local", "cluster.settle_seconds=-1"], "cluster.settle_seconds=-1.0: must be at"),
     ],
 )
 def test_bad_words_are_refused_before_anything_is_done(words, said):
@@ -222,6 +228,18 @@ def test_memory_grows_after_each_failure_for_lack_of_it_until_the_most():
     assert tried == [True, True, False]
     steady = cluster.read([*SLURM, "cluster.more_memory=1"])
     assert not retry_rule(steady, None)(Failure(run, "memory", "", 1))
+
+
+def test_more_memory_of_the_host_is_no_help_for_a_gpu():
+    again = retry_rule(cluster.read(SLURM), None)
+    reasons = {
+        "OutOfMemoryError: CUDA out of memory": False,
+        "PredictionOutOfMemory: no memory to predict for one example": False,
+        "MemoryError: Unable to allocate 9 GiB": True,
+        "killed by the kernel, which ran out of memory": True,
+    }
+    tried = {reason: again(Failure(runs()[0], "memory", reason)) for reason in reasons}
+    assert tried == reasons
 
 
 def test_a_run_that_is_lost_again_and_again_is_given_up():
@@ -398,6 +416,21 @@ def test_the_schedulers_last_answer_serves_until_it_is_old(tmp_path, monkeypatch
     seen = look(results, fresh=False)
     assert {seen.state[job.key] for job in jobs} == {"unknown"}
     assert "squeue" in seen.silent
+
+
+def test_a_folder_that_takes_no_file_is_looked_at_all_the_same(tmp_path, monkeypatch):
+    results = ResultsFolder(tmp_path)
+    made, jobs = submitted(results)
+
+    def full(*_):
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(ResultsFolder, "write", full)
+    tasks = {Task(made.name, 0, number): ("pending", "") for number in (0, 1)}
+    monkeypatch.setattr(local.Background, "alive", lambda *_: QueueAnswer(tasks))
+    assert {look(results, fresh=False).state[job.key] for job in jobs} == {"pending"}
+    monkeypatch.setattr(Path, "read_bytes", full)
+    assert queue._remembered(results, [made]) is None
 
 
 def test_what_the_scheduler_did_not_take_is_no_lost_attempt(tmp_path):
