@@ -436,6 +436,18 @@ class ResultsFolder:
         except (FileNotFoundError, RecordError):
             return True
 
+    def refresh(self, job: Job) -> None:
+        """Let a record appear that another machine has just written.
+
+        NFS remembers for up to a minute that a file was not there, until this machine changes the
+        folder.
+        """
+        folder = self.folder / ("evaluations" if isinstance(job, Evaluation) else "records")
+        if folder.is_dir():
+            probe = folder / io.own_name(Path("probe"))
+            probe.touch()
+            probe.unlink(missing_ok=True)  # `gc` may have found it
+
     def fail(self, failure: Failure) -> Failure:
         """Note why a run has no record; counts attempts."""
         try:

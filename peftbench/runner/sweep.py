@@ -72,7 +72,7 @@ def run_plan(plan: Plan, results: ResultsFolder, options: RunOptions, train: boo
                 ready = {"runs": len(todo.runs), "evaluations": count}
                 terminal.write(json.dumps(ready, indent=1) + "\n")
             return 0
-    tried = {job.key for job in (*todo.runs, *todo.evaluations)}
+    tried = {run.key for run in todo.runs} | {one.key for one in todo.evaluations}
     skipped = before.failed.keys() - tried
     return _sum_up(plan, results, skipped, options.as_json)
 

@@ -87,7 +87,7 @@ MOUNTS = {
     "lustre rw - lustre 10.0.0.1@tcp:/x rw,flock,lazystatfs": None,
     "local lustre rw - lustre 10.0.0.1@tcp:/x rw,localflock": "lustre mounted with localflock",
     "smb rw - cifs //server/x rw,vers=3.0,nobrl": "cifs mounted with nobrl",
-    "beegfs rw - beegfs beegfs_nodev rw,cfgFile=/etc/beegfs/beegfs-client.conf": "beegfs: no machine",
+    "beegfs rw - beegfs beegfs_nodev rw,cfgFile=/etc/beegfs.conf": "beegfs: no machine",
     "sshfs rw - fuse.sshfs user@server:/x rw,user_id=0": "fuse.sshfs: no machine sees",
     "disk rw,relatime - ext4 /dev/sda1 rw": None,
 }
