@@ -255,7 +255,7 @@ def cancel(names: tuple[str, ...], folder: Path) -> None:
         click.echo(f"{torn.name}: {torn.reason}")
     if not found and not unreadable:
         click.echo("no job is waiting or running")
-    sys.exit(1 if unreadable or any(one.left or one.doubt for one in found) else 0)
+    sys.exit(1 if unreadable or not all(one.is_over for one in found) else 0)
 
 
 @click.command(epilog=options.OVERRIDES, short_help="Download models and data for offline nodes.")

@@ -76,6 +76,9 @@ class Scheduler(Protocol):
             ConfigError: saying which, and what to do.
         """
 
+    def resolved(self) -> Cluster:
+        """The cluster with what settings of this shell decide, as they may be others later."""
+
     def send(self, results: ResultsFolder, submission: Submission, array: int) -> str:
         """Hand over an array; return the scheduler's number for it.
 

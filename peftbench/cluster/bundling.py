@@ -22,12 +22,14 @@ class Unit:
     The choice of a learning rate stands by itself.
 
     Attributes:
-        seconds: on the machine of the records, None where they do not say.
+        seconds: on the machine of the records, of the jobs of which they say it.
+        unknown: how many jobs they say nothing of.
         memory_gb: to ask for, None for the scheduler's choice.
     """
 
     jobs: tuple[ClusterJob, ...]
-    seconds: float | None
+    seconds: float
+    unknown: int
     memory_gb: float | None
 
 
@@ -59,15 +61,10 @@ def units(
         groups.setdefault(_run(job).key, []).append(job)
     found = []
     for group in groups.values():
-        known = [seconds(job) for job in group]
+        known = [s for job in group if (s := seconds(job)) is not None]
         asked = [gb for job in group if (gb := memory_gb(job)) is not None]
-        found.append(
-            Unit(
-                tuple(group),
-                sum(s for s in known if s is not None) if None not in known else None,
-                max(asked, default=None),
-            )
-        )
+        unknown = len(group) - len(known)
+        found.append(Unit(tuple(group), sum(known), unknown, max(asked, default=None)))
     return sorted(found, key=lambda unit: _warmth(_run(unit.jobs[0])))
 
 
@@ -83,10 +80,12 @@ def arrays(found: Sequence[Unit], cluster: Cluster, limit: int, workers: int) ->
     made = []
     for memory in dict.fromkeys(unit.memory_gb for unit in found):
         bundles: list[list[Unit]] = []
-        filled = math.inf
+        filled = 0.0
         for unit in (unit for unit in found if unit.memory_gb == memory):
             lasts = _seconds(unit, cluster) / workers
-            if filled + lasts > 60 * cluster.bundle_minutes:
+            full = filled + lasts > 60 * cluster.bundle_minutes
+            # each worker has a unit before a bundle is full: its GPU is paid for all the same
+            if not bundles or (full and len(bundles[-1]) >= workers):
                 bundles.append([])
                 filled = 0.0
             bundles[-1].append(unit)
@@ -176,8 +175,8 @@ def _minutes(bundle: Sequence[Unit], cluster: Cluster, workers: int) -> int:
 
 
 def _seconds(unit: Unit, cluster: Cluster) -> float:
-    unknown = 60 * cluster.unknown_minutes / cluster.margin  # it is meant with the margin
-    return unknown if unit.seconds is None else unit.seconds
+    each = 60 * cluster.unknown_minutes / cluster.margin  # it is meant with the margin
+    return unit.seconds + unit.unknown * each
 
 
 def _run(job: ClusterJob) -> Run:

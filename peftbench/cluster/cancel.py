@@ -17,6 +17,7 @@ class Cancelled:
         left: jobs that go on, and why.
         doubt: why others may go on without being shown.
         cut_off: whether it was cut off while it was submitted.
+        failed: why nothing of it is cancelled, or how far that came.
     """
 
     name: str
@@ -24,10 +25,16 @@ class Cancelled:
     left: dict[Task, str] = field(default_factory=dict)
     doubt: str | None = None
     cut_off: bool = False
+    failed: str | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether none of its jobs may run on."""
+        return not (self.left or self.doubt or self.failed)
 
     def sentences(self) -> list[str]:
         """For a person."""
-        told = []
+        told = [self.failed] if self.failed else []
         if self.ended:
             told.append(f"{self.ended} job{'s' * (self.ended != 1)} cancelled")
         for reason in dict.fromkeys(self.left.values()):
@@ -53,7 +60,7 @@ def cancel(results: ResultsFolder, names: list[str]) -> tuple[list[Cancelled], l
         What became of those with jobs that wait or run, or may; and those that cannot be read.
 
     Raises:
-        ConfigError: for a name that is none, or if the scheduler does not answer.
+        ConfigError: for a name that is none.
         RecordError: for a name whose manifest cannot be read.
     """
     found: list[Cancelled] = []
@@ -65,16 +72,20 @@ def cancel(results: ResultsFolder, names: list[str]) -> tuple[list[Cancelled], l
         for one in chosen:
             try:
                 found += _cancel(one, results, done)
-            except SchedulerUnreachable as error:
-                raise ConfigError(
-                    f"the scheduler does not answer ({error}); try again later"
-                ) from error
+            except ConfigError as error:  # what became of those before it is told all the same
+                found.append(Cancelled(one.name, 0, failed=str(error)))
     return found, bad
 
 
 def _cancel(one: Submission, results: ResultsFolder, done: set[str]) -> list[Cancelled]:
     asked = base.build_scheduler(one.cluster)
-    answer = asked.alive([one], results)
+    try:
+        answer = asked.alive([one], results)
+    except SchedulerUnreachable as error:
+        raise ConfigError(
+            f"the scheduler does not answer ({error}), so nothing of it is cancelled; "
+            "try again later"
+        ) from error
     tasks = list(answer.alive)
     open_ = any(set(keys) - done for _, keys in one.tasks())
     doubt = answer.unsure.get(one.name) if open_ else None
@@ -88,5 +99,11 @@ def _cancel(one: Submission, results: ResultsFolder, done: set[str]) -> list[Can
             f"that {one.name} is cancelled cannot be noted in {results.folder} "
             f"({error.strerror}), so nothing of it is: it belongs to {one.owner_name}"
         ) from error
-    left = asked.cancel(one, tasks, results) if tasks else {}
+    try:
+        left = asked.cancel(one, tasks, results) if tasks else {}
+    except SchedulerUnreachable as error:
+        raise ConfigError(
+            f"the scheduler does not answer ({error}); it is noted as cancelled, so jobs that "
+            "start from now on do nothing; those that run go on: cancel it again later"
+        ) from error
     return [Cancelled(one.name, len(tasks) - len(left), left, doubt, cut_off)]

@@ -18,7 +18,7 @@ SCHEDULER_PREFIXES = (
     *("SGE_JOB_", "SGE_O_", "SGE_STD", "SGE_TASK_", "LSB_", "BSUB_", "FLUX_JOB_", "FLUX_TASK_"),
     # of the job in which `submit` was called, by peftbench itself
     *("PEFTBENCH_CPUS", "PEFTBENCH_MEMORY_MB", "PEFTBENCH_SECONDS", "PEFTBENCH_SIGNAL_SECONDS"),
-    "PEFTBENCH_STARTED",
+    *("PEFTBENCH_STARTED", "PEFTBENCH_TURN"),
 )
 
 #: The GPUs of the job in which `submit` was called are not those of its jobs.

@@ -18,6 +18,9 @@ from peftbench.results.status import SweepStatus
 from peftbench.results.store import ResultsFolder
 from peftbench.runner.sweep import of_weights, retry_filter
 
+#: Begins the reason of a run for which a GPU was too small: more memory of the host is no help.
+_OF_GPU = ("OutOfMemoryError:", "PredictionOutOfMemory:")
+
 
 @dataclass(frozen=True)
 class JobChoice:
@@ -82,6 +85,10 @@ def choose_jobs(
         elif not (choices and isinstance(job, Run) and failure.kind == "diverged"):  # a finding
             given_up.append(failure)
     runs = {job.key for job in jobs if isinstance(job, Run)}
+    # it failed with its run, whose weights are kept for evaluations of the same submission alone
+    along = {job.key for job in missing if isinstance(job, Evaluation) and job.run.key in runs}
+    jobs += [one.job for one in given_up if one.job.key in along]
+    given_up = [one for one in given_up if one.job.key not in along]
     there = keys | runs | state.done
     later: list[ClusterJob] = []
     now: list[ClusterJob] = []
@@ -140,7 +147,8 @@ def retry_rule(cluster: Cluster, retry: str | None) -> Callable[[Failure], bool]
         if retry is not None:
             return chosen(failure.kind)
         if failure.kind == "memory":
-            return memory_may_grow(failure, cluster)
+            on_gpu = failure.reason.startswith(_OF_GPU)
+            return not on_gpu and memory_may_grow(failure, cluster)
         lost = failure.kind == "lost"
         return chosen(failure.kind) and (not lost or failure.alike < cluster.attempts)
 

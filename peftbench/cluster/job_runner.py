@@ -2,8 +2,8 @@
 
 It may be killed at any moment and started again: what has a record is done, what has a checkpoint
 goes on from it. On a warning (the scheduler's, or its own clock: the time is nearly over) it writes
-checkpoints and goes back to the queue, or leaves where a job cannot go back; on TERM it writes
-checkpoints and leaves.
+checkpoints and goes back to the queue, or leaves where a job cannot go back; on TERM and INT it
+writes checkpoints and leaves.
 """
 
 import os
@@ -28,7 +28,7 @@ from peftbench.results.runtime_estimates import Forecast
 from peftbench.results.store import ResultsFolder
 from peftbench.runner import sweep, tune
 from peftbench.runner.progress import note
-from peftbench.system import offline_folder
+from peftbench.system import offline_folder, run_locks
 from peftbench.system.hardware import checkout, devices
 
 #: Exit codes: all is done or noted, something went wrong, left on a signal (BSD's EX_TEMPFAIL).
@@ -49,7 +49,7 @@ def work(place: str, task: str) -> None:
         if os.getpid() == me:  # a forked child has the handler too
             _heard.add(signal.Signals(number))
 
-    for name in (signal.SIGUSR2, signal.SIGUSR1, signal.SIGTERM):
+    for name in (signal.SIGUSR2, signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
         signal.signal(name, hear)
     if (left := seconds_left()) is not None:
         signal.signal(signal.SIGALRM, hear)
@@ -96,6 +96,7 @@ def _work(place: Path, task: str) -> int:
     this = Task.read(one.name, task)
     turn = turns.begin(results, this).count
     note(f"turn {turn}")
+    os.environ[run_locks.TURN] = f"{one.name}/{task}/{turn}"  # for the workers, which claim
     if one.cluster.prefetched:
         offline_folder.use(Path(one.cluster.prefetched))
     jobs = [job for job in every if _to_do(job, results, one)]

@@ -3,6 +3,7 @@
 import json
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 
@@ -199,7 +200,8 @@ def _remember(results: ResultsFolder, answer: QueueAnswer) -> None:
     tasks = [[t.submission, t.array, t.number, *state] for t, state in answer.alive.items()]
     held = [[t.submission, t.array, t.number, way] for t, way in answer.held.items()]
     data = {"asked": time.time(), "alive": tasks, "unsure": answer.unsure, "held": held}
-    results.write(results.cache("queue.json"), json.dumps(data).encode())
+    with suppress(OSError):  # a folder that may only be read, a full quota: it is asked again then
+        results.write(results.cache("queue.json"), json.dumps(data).encode())
 
 
 def _remembered(
@@ -212,7 +214,7 @@ def _remembered(
         tasks = {Task(s, a, n): (state, reason) for s, a, n, state, reason in data["alive"]}
         held = {Task(s, a, n): way for s, a, n, way in data["held"]}
         answer = QueueAnswer(tasks, dict(data["unsure"]), held)
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     least = min((one.cluster.poll_seconds for one in open_), default=0.0)
     newest = max((one.submitted for one in open_), default=0.0)

@@ -83,6 +83,7 @@ class Scripted(ABC):
         ends: the command that ends tasks, given their numbers.
         again: the exit code after which a job goes back to the queue; None where there is none.
         required: keys of the cluster's yaml that have no default.
+        resources: keys of the cluster's yaml that name a resource, and the key that asks for it.
         reserved: options by which jobs are found again; `cluster.options` may not set them.
         settle: seconds in which a job that was cancelled has left the queue, or is about to.
         trial: options with which the command only says whether it would take the script.
@@ -97,6 +98,7 @@ class Scripted(ABC):
     ends: ClassVar[tuple[str, ...]] = ()
     again: ClassVar[int | None] = None
     required: ClassVar[tuple[str, ...]] = ()
+    resources: ClassVar[tuple[tuple[str, str], ...]] = ()
     reserved: ClassVar[tuple[str, ...]] = ()
     trial: ClassVar[tuple[str, ...]] = ()
     origin: ClassVar[str] = "its manuals"
@@ -190,6 +192,10 @@ class Scripted(ABC):
             )
         return None
 
+    def resolved(self) -> Cluster:
+        """See `base.Scheduler`."""
+        return self.cluster
+
     def exports(self) -> dict[str, str]:
         """See `base.Scheduler`."""
         return environment.exports()
@@ -236,6 +242,12 @@ class Scripted(ABC):
                 raise ConfigError(
                     f"cluster.{name}: {self.title} needs it, and only the site can say it; the "
                     f"comments of configs/cluster/{self.cluster.scheduler}.yaml say what it is"
+                )
+        for name, wanted in self.resources:
+            if getattr(self.cluster, wanted) and not getattr(self.cluster, name):
+                raise ConfigError(
+                    f"cluster.{name}: needed with cluster.{wanted}; the comments of "
+                    f"configs/cluster/{self.cluster.scheduler}.yaml say what it is"
                 )
         for name in self.cluster.options:
             if bare(name) in self.reserved:
@@ -322,7 +334,10 @@ class Scripted(ABC):
             seen = self.find(submissions, results)
         except Garbled as error:
             path = folder(results, submissions[-1].name) / "answer.txt"
-            results.write(path, error.answer.encode())
+            try:
+                results.write(path, error.answer.encode())
+            except OSError:  # a folder that may only be read, a full quota
+                raise SchedulerUnreachable(str(error)) from error
             raise SchedulerUnreachable(f"{error}; the whole answer is in {path}") from error
         for task, one in seen.items():
             if one.state != OVER:

@@ -71,6 +71,8 @@ def submit(
     with _answering():
         scheduler = base.build_scheduler(cluster)
         scheduler.check_config()
+        cluster = scheduler.resolved()
+        scheduler = base.build_scheduler(cluster)
     results.check_writable()
     keep_revisions(results, plan)
     store = results.trials() if choices else results
@@ -164,7 +166,8 @@ def _bundle(
     """The jobs in arrays; on this machine one job does one after the other."""
     if cluster.scheduler == "local":
         return [Array([chosen.jobs], None, None)]
-    evaluated, _ = results.scan_evaluated()
+    every, _ = results.scan_evaluated()
+    evaluated = [one for one in every if bool(one.environment["cuda"]) == bool(cluster.gpus)]
     return bundling.job_arrays(
         chosen.jobs,
         bundling.expected_seconds(chosen.state.forecast, evaluated),

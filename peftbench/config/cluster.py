@@ -14,6 +14,12 @@ from peftbench.core.errors import ConfigError, first_line
 from peftbench.core.run import Json
 from peftbench.system import yaml_files
 
+#: Numbers that may be 0, and those that may not.
+_FROM_ZERO = (
+    *("gpus", "bundle_minutes", "signal_seconds", "max_requeues", "poll_seconds", "settle_seconds"),
+)
+_ABOVE_ZERO = ("memory_gb", "most_memory_gb", "minutes")
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -188,8 +194,20 @@ def _check(cluster: Cluster) -> None:
 
     Some schedulers warn up to a minute early, and a job needs some time to start.
     """
+    numbers = {
+        name: value for name, value in vars(cluster).items() if isinstance(value, int | float)
+    }
+    for name, value in numbers.items():
+        if not math.isfinite(value):
+            raise ConfigError(f"cluster.{name}={value}: must be a finite number")
+    for name in (*_FROM_ZERO, *_ABOVE_ZERO):
+        if (value := numbers.get(name, 1)) < 0 or (name in _ABOVE_ZERO and value == 0):
+            allowed = "above 0" if name in _ABOVE_ZERO else "at least 0"
+            raise ConfigError(f"cluster.{name}={value}: must be {allowed}")
     if cluster.scheduler == "local":
         return
+    if cluster.unknown_minutes <= 0:
+        raise ConfigError(f"cluster.unknown_minutes={cluster.unknown_minutes}: must be above 0")
     least = math.ceil((cluster.signal_seconds + 90) / 60)
     for name in ("minutes", "most_minutes"):
         value = getattr(cluster, name)

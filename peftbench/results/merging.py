@@ -109,8 +109,9 @@ def merge(
                 ]
             )
         )
-    if odd := into.check_claims():
-        done.notes.append(odd)
+    for place, found in stores:
+        if (place is into or any(found.values())) and (odd := place.check_claims()):
+            done.notes.append(odd)
     done.notes += [f"{one.key}  {one.title}: kept that of {one.kept_from}" for one in differing]
     for place, found in stores:
         for kind, entries in found.items():

@@ -6,7 +6,7 @@ first and moved to its place whole. A run in flight is claimed, see `system.run_
 
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
@@ -436,6 +436,18 @@ class ResultsFolder:
         except (FileNotFoundError, RecordError):
             return True
 
+    def refresh(self, job: Job) -> None:
+        """Let a record appear that another machine has just written.
+
+        NFS remembers for up to a minute that a file was not there, until this machine changes the
+        folder.
+        """
+        folder = self.folder / ("evaluations" if isinstance(job, Evaluation) else "records")
+        if folder.is_dir():
+            probe = folder / io.own_name(Path("probe"))
+            probe.touch()
+            probe.unlink(missing_ok=True)  # `gc` may have found it
+
     def fail(self, failure: Failure) -> Failure:
         """Note why a run has no record; counts attempts."""
         try:
@@ -496,6 +508,14 @@ class ResultsFolder:
     def release(self, key: str) -> None:
         """Give a claimed run back."""
         self._claims.give_back(key)
+
+    def remove_claims(self, is_over: Callable[[str], bool]) -> None:
+        """Remove claims by file of jobs of a cluster that are over.
+
+        Args:
+            is_over: whether a job is, by SUBMISSION/TASK.
+        """
+        self._claims.remove(is_over)
 
     def check_writable(self) -> None:
         """Refuse early a folder into which no record could be written.

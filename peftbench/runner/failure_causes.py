@@ -2,6 +2,7 @@
 
 import bdb
 import errno
+import os
 import re
 import traceback
 from collections.abc import Iterator
@@ -78,6 +79,8 @@ def _system_errors(error: BaseException) -> Iterator[int]:
         yield error.errno
     elif "can't start new thread" in str(error):
         yield errno.EAGAIN
+    elif os.strerror(errno.ENOMEM) in str(error):  # torch's allocator and maps of files
+        yield errno.ENOMEM
     else:
         yield from (int(a or b) for a, b in _QUOTED.findall(str(error)))
 

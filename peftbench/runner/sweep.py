@@ -72,8 +72,8 @@ def run_plan(plan: Plan, results: ResultsFolder, options: RunOptions, train: boo
                 ready = {"runs": len(todo.runs), "evaluations": count}
                 terminal.write(json.dumps(ready, indent=1) + "\n")
             return 0
-    is_retried = retry_filter(options.retry)
-    skipped = {key for key, failure in before.failed.items() if not is_retried(failure.kind)}
+    tried = {run.key for run in todo.runs} | {one.key for one in todo.evaluations}
+    skipped = before.failed.keys() - tried
     return _sum_up(plan, results, skipped, options.as_json)
 
 
@@ -138,9 +138,12 @@ def select_jobs(before: status.SweepStatus, is_retried: Callable[[str], bool]) -
     def due(key: str) -> bool:
         return key not in failed or is_retried(failed[key].kind)
 
+    runs = [run for run in before.missing if due(run.key)]
+    # an evaluation goes with its run, which keeps no weights without it
+    again = {run.key for run in runs}
     return Todo(
-        [run for run in before.missing if due(run.key)],
-        [one for one in before.unevaluated if due(one.key)],
+        runs,
+        [one for one in before.unevaluated if due(one.key) or one.run.key in again],
         offline_folder.data_root() or before.plan.data_root,
         before.forecast,
     )

@@ -340,6 +340,7 @@ class _JobRunner:
         if not self._claim(job):
             return False
         try:
+            self.results.refresh(job)
             if not self.results.done(job):
                 self.results.drop_drafts(job.key)
                 return True

@@ -9,7 +9,8 @@ mounts), and some have those of each machine alone, which the options of the mou
 O_EXCL, that names the process: its machine, boot, number and start. Once that folder is there,
 every process takes such a file, whether it could lock or not, so that all of them exclude each
 other. A file whose process is over is passed by. Of a process on another machine that cannot be
-told: its claim stays until the file is removed.
+told: its claim stays until the file is removed. A job of a cluster names its turn in the file too:
+its next turn passes it by, as a scheduler runs one at a time.
 """
 
 import errno
@@ -20,7 +21,9 @@ import pwd
 import re
 import stat
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from peftbench.core.errors import ConfigError
@@ -38,6 +41,9 @@ _TAKEN = frozenset({errno.EAGAIN, errno.EACCES})
 #: How spaces and the like stand in names of `_MOUNTS`.
 _ESCAPED = re.compile(r"\\([0-7]{3})")
 
+#: The variable with the turn of a job of a cluster in which a process works: SUBMISSION/TASK/TURN.
+TURN = "PEFTBENCH_TURN"
+
 #: A byte that no key of 12 hexadecimal digits spells, and a key that no run has, to try with.
 _BEYOND, _NOBODY = 1 << 48, "nobody"
 
@@ -53,14 +59,43 @@ _UNSHARED = {
     "cifs": ("nobrl",),
     "smb3": ("nobrl",),
     "fuse.sshfs": (),
+    "beegfs": (),  # unless tuneUseGlobalFileLocks is set, which the mount does not tell
 }
 
 _README = """\
 The file system of this folder had no locks when a process tried them: {reason}.
 So whoever trains or evaluates a run here has a file of its name, which says which process that is.
 A process that was killed on another machine leaves its file behind: remove it to free the run.
+(Of jobs of a cluster the next turn, `peftbench collect` and `peftbench submit` do that.)
 When every machine that uses this folder has locks, and nothing runs, remove this folder.
 """
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """A claim by a file.
+
+    Attributes:
+        owner: whose it is; None for one that does not say (yet).
+        turn: as of `TURN`; empty for what is no job of a cluster.
+    """
+
+    path: Path
+    owner: Process | None
+    turn: str = ""
+
+    @property
+    def task(self) -> str:
+        """SUBMISSION/TASK."""
+        return self.turn.rpartition("/")[0]
+
+    @property
+    def may_live(self) -> bool:
+        """Whether its process may be there."""
+        mine, _, now = os.environ.get(TURN, "").rpartition("/")
+        if mine and mine == self.task and int(self.turn.rpartition("/")[2]) < int(now):
+            return False
+        return self.owner is None or self.owner.is_alive() is not False
 
 
 class Claims:
@@ -125,17 +160,26 @@ class Claims:
 
     def holder(self, key: str) -> str:
         """Who has a run, as far as it is known, and how to free it."""
-        for path, owner in self._claimants(key):
-            if owner is None or owner.is_alive() is None:
-                who = "an unknown process" if owner is None else owner.title
+        for claim in (one for one in self._claimants(key) if one.may_live):
+            if claim.owner is None or claim.owner.is_alive() is None:
+                who = "an unknown process" if claim.owner is None else claim.owner.title
                 since = ""
                 with suppress(OSError):
-                    made = time.gmtime(path.stat().st_mtime)
+                    made = time.gmtime(claim.path.stat().st_mtime)
                     since = time.strftime(" since %Y-%m-%d %H:%M UTC", made)
-                return f"{who} has it{since}; if that is over, remove {path}"
-            if owner.is_alive():
-                return f"{owner.title} has it"
+                return f"{who} has it{since}; if that is over, remove {claim.path}"
+            return f"{claim.owner.title} has it"
         return "another process has it"
+
+    def remove(self, is_over: Callable[[str], bool]) -> None:
+        """Remove claims by file of jobs of a cluster that are over.
+
+        Args:
+            is_over: whether a job is, by SUBMISSION/TASK.
+        """
+        for claim in self._claimants("*"):
+            if claim.task and is_over(claim.task):
+                claim.path.unlink(missing_ok=True)
 
     # locks
 
@@ -188,18 +232,19 @@ class Claims:
         """
         me = processes.current()
         found = self._claimants(key)
-        if any(owner == me for _, owner in found):
+        if any(one.owner == me for one in found):
             return True
-        if any(_may_live(owner) for _, owner in found):
+        if any(one.may_live for one in found):
             return False
-        number = 1 + max((int(path.suffix[1:]) for path, _ in found), default=0)
+        number = 1 + max((int(one.path.suffix[1:]) for one in found), default=0)
         mine = self._files / f"{key}.{number}"
         try:
             file = os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         except FileExistsError:
             return False
         try:
-            os.write(file, json.dumps(me.to_json()).encode())
+            turn = {"turn": os.environ[TURN]} if os.environ.get(TURN) else {}
+            os.write(file, json.dumps(me.to_json() | turn).encode())
             os.fsync(file)  # NFS tells of a full disk no earlier
             io.share(mine)
         except OSError:  # a full disk: a claim that names nobody would stay
@@ -207,32 +252,33 @@ class Claims:
             raise
         finally:
             os.close(file)
-        others = [(path, owner) for path, owner in self._claimants(key) if owner != me]
-        if any(_may_live(owner) for _, owner in others):
+        others = [one for one in self._claimants(key) if one.owner != me]
+        if any(one.may_live for one in others):
             mine.unlink()
             return False
-        for path, _ in others:
-            path.unlink(missing_ok=True)
+        for other in others:
+            other.path.unlink(missing_ok=True)
         return True
 
     def _give_file_back(self, key: str) -> None:
         me = processes.current()
-        for path, owner in self._claimants(key):
-            if owner == me:
-                path.unlink(missing_ok=True)
+        for claim in self._claimants(key):
+            if claim.owner == me:
+                claim.path.unlink(missing_ok=True)
 
-    def _claimants(self, key: str) -> list[tuple[Path, Process | None]]:
-        """Claims by file, and whose they are; None for one that does not say (yet)."""
+    def _claimants(self, key: str) -> list[_Claim]:
+        """Claims by file, of a key or of all (`*`)."""
         found = []
         for path in sorted(self._files.glob(f"{key}.*")):
             if path.suffix[1:].isdigit():
                 try:
-                    owner = Process.read(json.loads(path.read_bytes()))
+                    data = json.loads(path.read_bytes())
+                    turn = data.pop("turn", "")
+                    found.append(_Claim(path, Process.read(data), turn))
                 except FileNotFoundError:
                     continue
-                except ValueError:
-                    owner = None
-                found.append((path, owner))
+                except (ValueError, AttributeError):  # torn, or not written yet
+                    found.append(_Claim(path, None))
         return found
 
     def _refusal(self, error: OSError) -> str:
@@ -295,10 +341,6 @@ def not_writable(folder: Path, path: Path) -> str:
         f"cannot write to the results folder {folder}: {path} is {owner}'s ({mode}); "
         f"{ask if folder.exists() else ''}choose another folder with --results"
     )
-
-
-def _may_live(owner: Process | None) -> bool:
-    return owner is None or owner.is_alive() is not False
 
 
 def _user(number: int) -> str:

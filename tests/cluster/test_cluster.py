@@ -13,6 +13,7 @@ import threading
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import pynvml
@@ -25,8 +26,8 @@ from submissions import hand_over, states, submission
 
 from peftbench.cli import doctor
 from peftbench.cli.main import main
-from peftbench.cluster import bundling, collect, job_runner, manifest, queue, rehearsal
-from peftbench.cluster.job_choice import choose_jobs, retry_rule
+from peftbench.cluster import bundling, collect, job_runner, manifest, queue, rehearsal, submit
+from peftbench.cluster.job_choice import JobChoice, choose_jobs, retry_rule
 from peftbench.cluster.manifest import QueueAnswer, Task
 from peftbench.cluster.queue import QueueSnapshot, look
 from peftbench.cluster.schedulers import local
@@ -43,9 +44,10 @@ from peftbench.core.tuning import Search
 from peftbench.data import loading
 from peftbench.results import choices
 from peftbench.results.runtime_estimates import Forecast
+from peftbench.results.status import sweep_status
 from peftbench.results.store import ResultsFolder
 from peftbench.runner import sharding, sweep, tune
-from peftbench.system import hub, offline_folder, processes
+from peftbench.system import hub, offline_folder, processes, run_locks
 from peftbench.system.hardware import gpus
 from peftbench.system.hub import locate
 from peftbench.training import trainer
@@ -112,6 +114,12 @@ def test_a_yaml_of_ones_own_says_what_differs(tmp_path):
         ([*SLURM, "cluster.gpus=1", "cluster.gpus=4"], "cluster.gpus is given twice"),
         ([*SLURM, "cluster.minutes=2"], "at least 4 minutes are needed"),
         ([*SLURM, "cluster.array_size=0"], "cluster.array_size=0: must be at least 1"),
+        ([*SLURM, "cluster.bundle_minutes=inf"], "cluster.bundle_minutes=inf: must be a finite"),
+        ([*SLURM, "cluster.margin=nan"], "cluster.margin=nan: must be a finite number"),
+        ([*SLURM, "cluster.gpus=-1"], "cluster.gpus=-1: must be at least 0"),
+        ([*SLURM, "cluster.memory_gb=0"], "cluster.memory_gb=0.0: must be above 0"),
+        ([*SLURM, "cluster.unknown_minutes=0"], "cluster.unknown_minutes=0.0: must be above 0"),
+        (["cluster=local", "cluster.settle_seconds=-1"], "cluster.settle_seconds=-1.0: must be at"),
     ],
 )
 def test_bad_words_are_refused_before_anything_is_done(words, said):
@@ -166,6 +174,39 @@ def test_several_workers_of_a_job_halve_its_time():
     assert array.minutes == (120 + 2 * 1500 + 180) / 60
 
 
+def test_a_job_has_a_run_for_each_of_its_workers():
+    slurm = cluster.read([*SLURM, "cluster.gpus=4"])
+    (array,) = bundling.arrays(units([7200] * 8), slurm, 1001, workers=4)
+    assert [len(bundle) for bundle in array.bundles] == [4, 4]
+    assert array.minutes == (120 + 2 * 7200 + 180) / 60
+
+
+def test_what_is_known_of_a_unit_counts_beside_what_is_not():
+    slurm = cluster.read(SLURM)
+    found = plan(*tiny("suite=calibration,noise"))
+    jobs = [*found.runs, *found.evaluations]
+    spent = {found.runs[0].key: 36000.0}
+    (unit,) = bundling.units(jobs, lambda job: spent.get(job.key), lambda job: None)
+    assert (unit.seconds, unit.unknown) == (36000, 2)
+    (array,) = bundling.arrays([unit], slurm, 1001, workers=1)
+    assert array.minutes == (120 + 2 * 36000 + 180) / 60 + 2 * 60
+
+
+def test_the_time_of_an_evaluation_is_that_on_the_same_kind_of_device(tmp_path, monkeypatch):
+    (asked,) = plan(*tiny("suite=calibration")).evaluations
+    found = [
+        SimpleNamespace(evaluation=asked, seconds={"evaluate": s}, environment={"cuda": cuda})
+        for s, cuda in ((900.0, None), (60.0, "12.8"))
+    ]
+    monkeypatch.setattr(ResultsFolder, "scan_evaluated", lambda _: (found, {}))
+    what = JobChoice([asked], SimpleNamespace(forecast=Forecast([])), {}, 0, [])
+    for words, seconds in ((["cluster.gpus=1"], 60), ([], 900)):
+        where = cluster.read([*SLURM, *words])
+        scheduler = SimpleNamespace(array_limit=1000)
+        (array,) = submit._bundle(what, ResultsFolder(tmp_path), scheduler, where, RunOptions())
+        assert array.minutes == (120 + 2 * seconds + 180) / 60
+
+
 def test_an_evaluation_goes_with_its_run():
     found = plan(*tiny("method=bitfit", "suite=calibration", "seed=0,1"))
     jobs = [*found.runs, *found.evaluations]
@@ -187,6 +228,18 @@ def test_memory_grows_after_each_failure_for_lack_of_it_until_the_most():
     assert tried == [True, True, False]
     steady = cluster.read([*SLURM, "cluster.more_memory=1"])
     assert not retry_rule(steady, None)(Failure(run, "memory", "", 1))
+
+
+def test_more_memory_of_the_host_is_no_help_for_a_gpu():
+    again = retry_rule(cluster.read(SLURM), None)
+    reasons = {
+        "OutOfMemoryError: CUDA out of memory": False,
+        "PredictionOutOfMemory: no memory to predict for one example": False,
+        "MemoryError: Unable to allocate 9 GiB": True,
+        "killed by the kernel, which ran out of memory": True,
+    }
+    tried = {reason: again(Failure(runs()[0], "memory", reason)) for reason in reasons}
+    assert tried == reasons
 
 
 def test_a_run_that_is_lost_again_and_again_is_given_up():
@@ -279,6 +332,23 @@ def test_a_record_that_comes_late_is_waited_for_and_the_rest_is_noted_once(tmp_p
     assert settle(results, look(results)).failures[jobs[3].key].attempts == 1
 
 
+def test_claims_by_file_of_jobs_that_are_over_are_removed(tmp_path):
+    """Where there are no locks: a killed job leaves its own, and others would wait for it."""
+    results = ResultsFolder(tmp_path)
+    made, jobs = submitted(results)  # two in each of two tasks
+    folder = results.folder / "claim_files"
+    folder.mkdir()
+    owner = replace(processes.current(), host="node7 0123").to_json()
+    turns = [f"{made.name}/0_0/1", f"{made.name}/0_1/1", "20261122-131500-3f2a/0_0/1", ""]
+    for job, turn in zip(jobs, turns, strict=True):
+        (folder / f"{job.key}.1").write_text(json.dumps(owner | {"turn": turn}))
+    alive = QueueSnapshot([made], {Task(made.name, 0, 1): ("running", "")}).again(results)
+    settle(results, replace(alive, silent="it does not answer"))
+    assert len(list(folder.iterdir())) == 4
+    settle(results, replace(alive, ended=[]))
+    assert {path.stem for path in folder.iterdir()} == {job.key for job in jobs[1:]}
+
+
 @pytest.mark.parametrize("done", [1, 2])
 def test_a_job_that_is_done_and_still_listed_keeps_nobody_from_submitting_the_rest(tmp_path, done):
     """Slurm lists a job for some seconds after its last record; another one of it has failed."""
@@ -346,6 +416,21 @@ def test_the_schedulers_last_answer_serves_until_it_is_old(tmp_path, monkeypatch
     seen = look(results, fresh=False)
     assert {seen.state[job.key] for job in jobs} == {"unknown"}
     assert "squeue" in seen.silent
+
+
+def test_a_folder_that_takes_no_file_is_looked_at_all_the_same(tmp_path, monkeypatch):
+    results = ResultsFolder(tmp_path)
+    made, jobs = submitted(results)
+
+    def full(*_):
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(ResultsFolder, "write", full)
+    tasks = {Task(made.name, 0, number): ("pending", "") for number in (0, 1)}
+    monkeypatch.setattr(local.Background, "alive", lambda *_: QueueAnswer(tasks))
+    assert {look(results, fresh=False).state[job.key] for job in jobs} == {"pending"}
+    monkeypatch.setattr(Path, "read_bytes", full)
+    assert queue._remembered(results, [made]) is None
 
 
 def test_what_the_scheduler_did_not_take_is_no_lost_attempt(tmp_path):
@@ -693,6 +778,7 @@ def test_a_cell_whose_trials_fail_leaves_the_choices_of_others_alone(tmp_path, m
         return False
 
     monkeypatch.setattr(sweep, "execute", execute)
+    monkeypatch.setenv(run_locks.TURN, "of a job around this test")
     array = bundling.Array([[*trials, *after]], None, None)
     order = asdict(RunOptions(device="cpu"))
     words = ["--tune", "method=lora,bitfit", "cluster=local"]
@@ -705,6 +791,7 @@ def test_a_cell_whose_trials_fail_leaves_the_choices_of_others_alone(tmp_path, m
     assert (
         job_runner._work(manifest.folder(results, made.name), str(task)) == job_runner.DONE
     )  # or noted
+    assert os.environ[run_locks.TURN] == f"{made.name}/0_0/1"
     (choice,) = choices.all_choices(results)
     assert choice.run.method.name == "lora"
     assert len(choice.trials) == 3 + 2 * 2
@@ -795,9 +882,9 @@ def snapshot(made, jobs, alive):
     return QueueSnapshot([made], tasks, state=states)
 
 
-def chosen(found, results, seen, after=()):
+def chosen(found, results, seen, after=(), retry=None):
     slurm = cluster.read(SLURM)
-    return choose_jobs(found, after, results, seen, slurm, waits=True, retry=None)
+    return choose_jobs(found, after, results, seen, slurm, waits=True, retry=retry)
 
 
 def test_an_evaluation_is_submitted_when_its_run_is_over(tmp_path):
@@ -813,6 +900,28 @@ def test_an_evaluation_is_submitted_when_its_run_is_over(tmp_path):
     results.save(record(jobs[0]), {})
     told = chosen(found, results, snapshot(made, jobs, []))
     assert told.jobs == [jobs[1], *found.evaluations[:2]]
+
+
+def test_an_evaluation_goes_along_with_a_run_that_is_tried_again(tmp_path):
+    """Alone the run would keep no weights, and be trained once more for its evaluation."""
+    results = ResultsFolder(tmp_path)
+    found = plan(*tiny("seed=0,1", "suite=calibration"))
+    (run, other), (evaluation, _) = found.runs, found.evaluations
+    where = cluster.read(["cluster=local", "cluster.settle_seconds=0"])
+    array = bundling.Array([[run, evaluation]], None, None)
+    made = manifest.begin([], where, [array], None, {}, {})
+    manifest.write_jobs(results, Task(made.name, 0, 0), array.bundles[0])
+    manifest.save(results, replace(made, arrays=[replace(made.arrays[0], job="99")]))
+    results.fail(Failure(run, "error", "broke"))
+    results.save(record(other), {})
+    seen = settle(results, look(results))
+    noted = results.failure(evaluation.key)
+    assert (noted.kind, noted.reason) == ("lost", "its run has no record")
+    told = chosen(found, results, seen, retry="error")
+    assert told.jobs == [run, *found.evaluations[1:], evaluation]
+    assert told.given_up == []
+    todo = sweep.select_jobs(sweep_status(found, results), sweep.retry_filter("error"))
+    assert (todo.runs, todo.evaluations) == ([run], found.evaluations)
 
 
 def test_an_evaluation_of_weights_that_the_queue_does_not_keep_is_refused(tmp_path):

@@ -1,9 +1,12 @@
 """LSF, HTCondor, Flux and Kubernetes, on answers in the formats that their manuals describe."""
 
+import errno
 import json
+import os
 import re
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import yaml
@@ -126,6 +129,28 @@ def test_lsf_without_any_job(results, answers, code):
         lsf.alive([begun], results)
 
 
+@pytest.mark.parametrize(
+    ("says", "hidden"),
+    [("SECURE_JOB_INFO_LEVEL = 0", False), ("SECURE_JOB_INFO_LEVEL = 4", True), ("", True)],
+)
+def test_jobs_that_lsf_may_hide_are_not_over(results, answers, says, hidden):
+    told, _ = answers
+    lsf, where = build("lsf")
+    told["bjobs",] = (255, "", "No unfinished job found\n")
+    told["lsid",] = "My cluster name is alpha\n"
+    told["bparams",] = f"MAX_JOB_ARRAY_SIZE = 2000\n{says}\n"
+    begun, _ = submission(results, where, job="12", site="alpha")
+    assert lsf.alive([begun], results).unsure == {}
+    unsure = lsf.alive([replace(begun, owner=os.getuid() + 1)], results).unsure
+    assert bool(unsure) == hidden
+    assert all("SECURE_JOB_INFO_LEVEL" in why for why in unsure.values())
+
+
+def test_lsf_has_time_to_end_jobs():
+    """The bkill command sends INT, TERM and KILL, ten seconds apart."""
+    assert base.find_scheduler("lsf").settle == 30
+
+
 def test_lsf_bounds_the_index(answers):
     told, _ = answers
     lsf, _ = build("lsf")
@@ -150,7 +175,7 @@ def test_htcondor(results, answers):
     described = (place / "0.submit").read_text().splitlines()
     assert words == ("condor_submit", "-terse", str(place / "0.submit"))
     assert f'+Peftbench = "{name}"' in described
-    assert f'arguments = "{place.resolve()}/0.sh $(Process)"' in described
+    assert f'arguments = "-l {place.resolve()}/0.sh $(Process)"' in described
     assert {"request_gpus = 1", "request_memory = 16384MB", "queue 7"} <= set(described)
     assert "on_exit_remove = ExitBySignal || ExitCode != 75" in described
     assert not any(line.startswith("max_materialize") for line in described)  # it hides tasks
@@ -218,11 +243,12 @@ def test_flux(results, answers):
     assert begun.arrays[0].job == "fA ƒB f5 f6 f7"
     words, later = called[0][0], called[1][0]
     assert words[-3:] == ("bash", str(manifest.folder(results, begun.name) / "0.sh"), "{cc}")
-    assert {"--cc=0-4", "--time-limit=30m", "--gpus-per-task=1", "--signal=USR2@120s"} <= set(words)
+    name = job_name(begun.name, 0)
+    assert {"--cc=1-5", f"--job-name={name}.{{cc}}"} <= set(words)
+    assert {"--time-limit=30m", "--gpus-per-task=1", "--signal=USR2@120s"} <= set(words)
     assert [w for w in later if w.startswith("--dependency")] == [
         f"--dependency=afterany:{number}" for number in ("fA", "ƒB", "f5", "f6", "f7")
     ]
-    name = job_name(begun.name, 0)
     about = [
         (9, {"state": "RUN"}),  # fA
         (10, {"state": "SCHED"}),
@@ -244,6 +270,23 @@ def test_flux(results, answers):
     told["flux", "submit"] = "submitted!\n"
     with pytest.raises(ConfigError, match="not understood"):
         hand_over(results, submission(results, where)[0])
+
+
+def test_names_of_flux_jobs_name_their_tasks_whatever_order_numbers_are_printed_in(
+    results, answers
+):
+    told, _ = answers
+    flux, where = build("flux")
+    begun, _ = submission(results, where, count=3, job="f5 f4 f6")
+    name = job_name(begun.name, 0)
+    jobs = [
+        {"id": number, "name": f"{name}.{task}", "state": "RUN"}
+        for number, task in ((3, 1), (4, 2), (5, 3))
+    ]
+    for missing, alive_ in ((None, [0, 1, 2]), (0, [1, 2]), (1, [0, 2])):
+        shown = [one for n, one in enumerate(jobs) if n != missing]
+        told["flux", "jobs"] = json.dumps({"jobs": shown})
+        assert sorted(alive(flux, begun, results)[0]) == alive_
 
 
 def test_flux_numbers():
@@ -288,6 +331,8 @@ def test_the_manifest_of_kubernetes(results):
         "action": "Ignore",
         "onExitCodes": {"containerName": "task", "operator": "In", "values": [75]},
     }
+    assert spec["backoffLimitPerIndex"] == 0  # `submit` tries again, with more memory
+    assert [rule["action"] for rule in spec["podFailurePolicy"]["rules"]] == ["Ignore", "Ignore"]
     assert pod["restartPolicy"] == "Never"  # what a failure policy needs
     assert "backoffLimit" not in spec  # beside the limit of each index it is refused
     (container,) = pod["containers"]
@@ -368,6 +413,27 @@ def test_kubernetes(results, answers):
     assert alive(kubernetes, begun, results) == ({}, {})
 
 
+def test_a_submission_keeps_the_namespace_of_its_context(results, answers):
+    told, called = answers
+    kubernetes, where = build("kubernetes")
+    told["kubectl", "config", "current-context"] = "prod\n"
+    told["kubectl", "config", "view"] = "nlp\n"
+    kept = kubernetes.resolved()
+    assert kept.namespace == "nlp"
+    told["kubectl", "config", "view"] = ""
+    assert kubernetes.resolved().namespace == "default"
+    assert build("kubernetes", "cluster.namespace=ours")[0].resolved().namespace == "ours"
+    told["kubectl", "get"] = json.dumps({"items": []})
+    begun, _ = submission(results, kept, job="7", site="prod")
+    later = base.find_scheduler("kubernetes")(kept)
+    assert alive(later, begun, results) == ({}, {})
+    assert called[-2][0][3:5] == ("-n", "nlp")  # before the question for the context
+    assert kubernetes.alive([begun], results).unsure == {}
+    older = replace(begun, cluster=where)  # of before: it does not say which one it was
+    why = kubernetes.alive([older], results).unsure[begun.name]
+    assert "the namespace that the context prod had then" in why
+
+
 # all of them
 
 
@@ -375,7 +441,7 @@ def test_kubernetes(results, answers):
 @pytest.mark.parametrize(
     "answer", ["Welcome!\n", '{"jobs": [', "[1, 2]", '{"jobs": [{}], "items": [{}]}']
 )
-def test_what_is_not_understood_proves_nothing(results, answers, name, answer):
+def test_what_is_not_understood_proves_nothing(results, answers, monkeypatch, name, answer):
     told, _ = answers
     asked, where = build(name)
     begun, _ = submission(results, where, job="f12")
@@ -384,6 +450,11 @@ def test_what_is_not_understood_proves_nothing(results, answers, name, answer):
     with pytest.raises(SchedulerUnreachable, match="not understood"):
         asked.alive([begun], results)
     assert (manifest.folder(results, begun.name) / "answer.txt").read_text() == answer
+    full = OSError(errno.EDQUOT, "Disk quota exceeded")
+    monkeypatch.setattr(ResultsFolder, "write", Mock(side_effect=full))
+    with pytest.raises(SchedulerUnreachable, match="not understood") as refused:
+        asked.alive([begun], results)
+    assert "answer.txt" not in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["lsf", "htcondor", "flux", "kubernetes"])

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fake_pbs import ME, FakePbs
@@ -200,6 +201,13 @@ def test_half_a_document_explains_nothing(results, server, how):
         (server.folder / "bin" / "qstat").write_text('#!/bin/bash\necho \'{"Jobs": {"12[0]\'\n')
     tasks = [task for task, _ in begun.tasks()]
     assert Pbs(PBS).explain(begun, tasks, results) == {}
+
+
+def test_an_older_pbs_that_limits_no_array_is_told_from_a_bad_request():
+    refused = SimpleNamespace(stderr="qsub: illegal -J value\nusage: qsub …", returncode=2)
+    said = Pbs(PBS).complaint(refused)
+    assert said.startswith("illegal -J value; ")
+    assert "set cluster.parallel to at least cluster.array_size" in said
 
 
 def test_what_is_refused_is_said_word_for_word(results, server):

@@ -13,9 +13,9 @@ from submissions import ask, hand_over, states, submission
 
 from peftbench.cluster import base, collect, environment, job_runner, logs, manifest, turns
 from peftbench.cluster import submit as submitting
-from peftbench.cluster.manifest import Ending, Task
+from peftbench.cluster.manifest import RUNNING, Ending, SchedulerUnreachable, Task
 from peftbench.cluster.queue import look
-from peftbench.cluster.scripted import Scripted, asked_for, options
+from peftbench.cluster.scripted import OVER, Scripted, Seen, asked_for, options
 from peftbench.cluster.settle import settle
 from peftbench.config import catalog, cluster
 from peftbench.core.errors import ConfigError
@@ -37,7 +37,7 @@ NUMBER = {
     "pbs": ({"PBS_ARRAY_INDEX": "1"}, []),
     "lsf": ({"LSB_JOBINDEX": "2"}, []),
     "htcondor": ({}, ["1"]),
-    "flux": ({}, ["1"]),
+    "flux": ({}, ["2"]),
     "kubernetes": ({"JOB_COMPLETION_INDEX": "1"}, []),
 }
 
@@ -152,6 +152,9 @@ def test_a_submission_names_the_variables_that_its_jobs_have(
 
         def check_config(self):
             """It is not here."""
+
+        def resolved(self):
+            return self.cluster
 
         def send(self, results, submission, array):
             return "1"
@@ -317,6 +320,7 @@ def test_a_scheduler_is_a_template_a_module_and_a_yaml(tmp_path, results, monkey
     configs = tmp_path / "configs" / "cluster"
     configs.mkdir(parents=True)
     yaml = "about: a toy\nscheduler: mylab.toy\npartition: null\ncpus: 1\nattempts: 3\nmargin: 1\n"
+    yaml += "unknown_minutes: 60\n"
     (configs / "toy.yaml").write_text(f"{yaml}most_minutes: 10\nsignal_seconds: 30\nparallel: 5\n")
     (configs / "ours.yaml").write_text("about: ours\nscheduler: mylab.toy\npartition: short\n")
     (tmp_path / "bin").mkdir()
@@ -481,6 +485,67 @@ def test_a_job_takes_no_more_gpus_than_it_asked_for(results, monkeypatch, asked,
     assert job_runner.own_gpus(begun, seen) == own
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(seen))
     assert job_runner.own_gpus(begun, seen) == seen
+
+
+@pytest.mark.parametrize("name", ["pbs", "grid_engine", "kubernetes"])
+def test_gpus_without_the_name_of_the_resource_are_refused(name):
+    where = replace(read(name), gpus=1, gpu_resource=None)
+    with pytest.raises(ConfigError, match=r"cluster\.gpu_resource: needed with cluster\.gpus"):
+        Scripted.check_config(base.find_scheduler(name)(where))
+    Scripted.check_config(base.find_scheduler(name)(replace(where, gpus=0)))
+
+
+def test_an_interrupt_lets_a_job_write_its_checkpoint(results, monkeypatch):
+    """LSF's bkill sends INT first."""
+    begun, _ = submission(results, read("lsf"))
+    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
+
+    def told(place, task):
+        os.kill(os.getpid(), signal.SIGINT)
+        return job_runner.leave_job(results, begun, Task.read(begun.name, task))
+
+    monkeypatch.setattr(job_runner, "_work", told)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            job_runner.work("place", "0_0")
+    finally:
+        job_runner._heard.clear()
+        for number in ("INT", "TERM", "USR1", "USR2", "CONT"):
+            found = signal.Signals[f"SIG{number}"]
+            signal.signal(found, before[found])
+    assert ended.value.code == 0  # in LSF: it does not come back
+
+
+# cancelling
+
+
+def test_what_is_cancelled_is_told_when_the_scheduler_falls_silent(results, monkeypatch):
+    ended = []
+
+    class Queue(Silent):
+        commands = ("true",)
+
+        def find(self, submissions, results):
+            if len(ended) == 2:
+                raise SchedulerUnreachable("timed out")
+            state = OVER if submissions[0].name in ended else RUNNING
+            return {task: Seen(state) for one in submissions for task, _ in one.tasks()}
+
+        def end(self, submission, seen, whole):
+            ended.append(submission.name)
+
+    monkeypatch.setattr(base, "find_scheduler", lambda name: Queue)
+    begun = [submission(results, read("lsf"), job="1")[0] for _ in range(3)]
+    begun = sorted(begun, key=lambda one: one.submitted)
+
+    told = ask(results, "cancel")
+    assert told.exit_code == 1
+    first, second, third = told.output.splitlines()
+    assert first == f"{begun[0].name}: 2 jobs cancelled"
+    assert second.startswith(f"{begun[1].name}: the scheduler does not answer (timed out); it is")
+    assert third.endswith("so nothing of it is cancelled; try again later")
+    kept = [manifest.load(results, one.name).cancelled for one in begun]
+    assert kept == [True, True, False]
 
 
 # an array that waits for the end of another

@@ -31,6 +31,7 @@ from peftbench.cluster import (
 )
 from peftbench.cluster.manifest import Task, job_name
 from peftbench.cluster.queue import look
+from peftbench.cluster.schedulers import slurm as slurm_module
 from peftbench.cluster.schedulers.slurm import Slurm
 from peftbench.cluster.scripted import options
 from peftbench.cluster.settle import settle
@@ -53,6 +54,18 @@ def results(tmp_path):
 @pytest.fixture
 def slurm(tmp_path, monkeypatch):
     return FakeSlurm(tmp_path, monkeypatch)
+
+
+def test_what_was_cancelled_while_it_waited_is_no_lost_job(results, monkeypatch):
+    """Once squeue has forgotten an array, sacct has one line for all that never started of it."""
+    begun, _ = submission(results, count=4)
+    tasks = [task for task, _ in begun.tasks()]
+    lines = "17_0|COMPLETED\n17_1|NODE_FAIL\n17_[2-3%2]|CANCELLED by 1000\n"
+    monkeypatch.setattr(slurm_module, "ask", lambda *words: lines if words[0] == "sacct" else "")
+    found = Slurm(SLURM).explain(begun, tasks, results)
+    assert [found[task].kind for task in tasks] == ["exit", "node", "cancelled", "cancelled"]
+    lines = "17_0|COMPLETED\n17_[1-3%2]|PENDING\n"
+    assert list(Slurm(SLURM).explain(begun, tasks, results)) == tasks[:1]
 
 
 def ask(results, *words):

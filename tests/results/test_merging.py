@@ -1,5 +1,7 @@
 """Results folders as one: what is copied once, what is refused, what an interruption leaves."""
 
+import errno
+import os
 import shutil
 from dataclasses import replace
 
@@ -254,6 +256,18 @@ def test_folders_of_trials_alone_are_merged(tmp_path):
     into = ResultsFolder(tmp_path / "all")
     assert merging.merge(folders, into).counts == {"trial": (2, 2)}
     assert into.trials().keys() == sorted([one.key, other.key])
+
+
+def test_trials_are_claimed_by_files_too_where_there_are_no_locks(two, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.lockf", refuse)
+    into = ResultsFolder(tmp_path / "all")
+    said = [note for note in merging.merge(two, into).notes if "has no locks" in note]
+    assert len(into.trials().keys()) == 1
+    assert len(said) == 2
+    assert f"claimed by files in {into.trials().folder / 'claim_files'}" in said[1]
 
 
 def test_a_torn_choice_is_left_out_or_comes_from_another_folder(two, tmp_path):

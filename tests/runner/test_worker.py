@@ -80,6 +80,7 @@ OUTSIDE = [
     (PeerLost("killed", "process 1 of the run: the worker was killed by SIGKILL"), "killed"),
     (PeerLost("memory", "killed by the kernel"), "memory"),
     (OSError(errno.ENOMEM, "Cannot allocate memory"), "memory"),
+    (RuntimeError("unable to mmap 9 bytes from file </m>: Cannot allocate memory (12)"), "memory"),
 ]
 
 
@@ -88,6 +89,12 @@ def test_what_comes_from_outside_is_tried_again(error, kind):
     assert classify(error) == kind
     assert kind in FAILURE_KINDS
     assert kind in TRANSIENT_FAILURES or kind == "memory"
+
+
+def test_what_torch_raises_where_the_machine_has_no_memory_is_memory():
+    with pytest.raises(RuntimeError, match="DefaultCPUAllocator") as raised:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert classify(raised.value) == "memory"
 
 
 @pytest.mark.parametrize(
@@ -122,6 +129,26 @@ def test_the_place_of_an_error_is_that_of_the_code_and_not_of_a_debugger():
     with pytest.raises(FloatingPointError) as caught:
         fails()
     assert place(caught.value) == f"test_worker.py:{fails.__code__.co_firstlineno + 1}"
+
+
+def test_a_record_that_nfs_does_not_show_yet_is_not_made_again(tmp_path, monkeypatch):
+    """A client shows a new file once the folder has changed here, or after a minute."""
+    results, (run,) = ResultsFolder(tmp_path), records.runs("method=lora")
+    results.save(records.record(run), {})
+    shown, load = (tmp_path / "records").stat().st_mtime_ns, ResultsFolder.load
+
+    def cached(self, key):
+        if (self.folder / "records").stat().st_mtime_ns == shown:
+            raise FileNotFoundError(key)
+        return load(self, key)
+
+    monkeypatch.setattr(ResultsFolder, "load", cached)
+    assert not results.done(run)
+    told = []
+    doing = worker._JobRunner(results, CPU, None, lambda: False, lambda e, **more: told.append(e))
+    assert not doing._enter(run)
+    assert told == ["done"]
+    assert [path.name for path in (tmp_path / "records").iterdir()] == [f"{run.key}.json"]
 
 
 def test_a_gpu_that_cannot_be_used_is_told_once_before_any_run(stage, monkeypatch):

@@ -50,10 +50,10 @@ def claim_files(results):
     return sorted(path.name for path in (results.folder / "claim_files").glob("*.[0-9]*"))
 
 
-def put(results, number, owner):
+def put(results, number, owner, **more):
     """A claim by a file, as another process leaves it."""
     path = results.folder / "claim_files" / f"{KEY}.{number}"
-    path.write_text(json.dumps(owner.to_json()))
+    path.write_text(json.dumps(owner.to_json() | more))
     return path
 
 
@@ -87,6 +87,7 @@ MOUNTS = {
     "lustre rw - lustre 10.0.0.1@tcp:/x rw,flock,lazystatfs": None,
     "local lustre rw - lustre 10.0.0.1@tcp:/x rw,localflock": "lustre mounted with localflock",
     "smb rw - cifs //server/x rw,vers=3.0,nobrl": "cifs mounted with nobrl",
+    "beegfs rw - beegfs beegfs_nodev rw,cfgFile=/etc/beegfs.conf": "beegfs: no machine",
     "sshfs rw - fuse.sshfs user@server:/x rw,user_id=0": "fuse.sshfs: no machine sees",
     "disk rw,relatime - ext4 /dev/sda1 rw": None,
 }
@@ -176,6 +177,25 @@ def test_a_claim_from_another_machine_stays_and_says_how_to_free_the_run(results
     assert f"if that is over, remove {path}" in told
     path.unlink()
     assert results.claim(KEY)
+
+
+@pytest.mark.parametrize(
+    ("turn", "free"),
+    [("s/0_1/1", True), ("s/0_1/2", False), ("s/0_1/3", False), ("s/0_2/1", False), ("", False)],
+)
+def test_a_job_passes_by_what_its_earlier_turn_left_on_another_node(
+    results, without_locks, monkeypatch, turn, free
+):
+    results.check_claims()
+    put(results, 1, replace(processes.current(), host="node7 0123"), turn=turn)
+    monkeypatch.setenv(run_locks.TURN, "s/0_1/2")
+    assert results.claim(KEY) == free
+    assert claim_files(results) == [f"{KEY}.{2 if free else 1}"]
+    if free:
+        mine = json.loads((results.folder / "claim_files" / f"{KEY}.2").read_text())
+        assert mine["turn"] == "s/0_1/2"
+        results.release(KEY)
+        assert claim_files(results) == []
 
 
 def test_a_claim_that_is_being_written_counts(results, without_locks):

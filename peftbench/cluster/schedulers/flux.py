@@ -1,7 +1,8 @@
 """Flux 0.88, from its manuals and its source.
 
-It has no arrays: an array is so many jobs, whose numbers are kept one after the other. A user
-cannot put a job back to the queue, and memory cannot be asked for.
+It has no arrays: an array is so many jobs, whose names end with the number of the task, from 1
+(some versions replace no {cc} that is 0). Their numbers are printed in the order in which they are
+taken. A user cannot put a job back to the queue, and memory cannot be asked for.
 """
 
 import json
@@ -54,7 +55,10 @@ class Flux(Scripted):
         return " ".join(numbers)
 
     def find(self, submissions: list[Submission], results: ResultsFolder) -> dict[Task, Seen]:
-        """By their numbers, else by name and the order of numbers; see `Scripted`."""
+        """By their names; see `Scripted`.
+
+        Jobs of before are known by their numbers, else by the order of these.
+        """
         answer = ask("flux", "jobs", "-A", "-a", "--json", "--count=0")
         names = named(submissions)
         known = {
@@ -69,11 +73,13 @@ class Flux(Scripted):
             counted = dict.fromkeys(names, 0)
             for one in jobs:
                 name = one.get("name", "")
-                if name not in names:
-                    continue
-                task = known.get(int(one["id"])) or Task(*names[name], counted[name])
-                counted[name] += 1
-                found[task] = _seen(one)
+                array, _, count = name.rpartition(".")
+                if array in names and count.isdigit():
+                    found[Task(*names[array], int(count) - 1)] = _seen(one)
+                elif name in names:
+                    task = known.get(int(one["id"])) or Task(*names[name], counted[name])
+                    counted[name] += 1
+                    found[task] = _seen(one)
         return found
 
     def examine(self, results: ResultsFolder) -> Iterator[Check]:

@@ -48,6 +48,7 @@ class GridEngine(WithHistory):
     again = 99
     trial = ("-w", "v")
     origin = ""
+    resources = (("memory_resource", "memory_gb"), ("gpu_resource", "gpus"))
     reserved = (
         *("N", "S", "t", "tc", "wd", "cwd", "j", "o", "e", "terse", "sync", "now", "b", "shell"),
         *("notify", "r", "V", "C", "hold-jid"),
@@ -83,9 +84,6 @@ class GridEngine(WithHistory):
                 f"qstat here calls itself {head[0]}, which is no Grid Engine; is it PBS "
                 "(cluster=pbs)?"
             )
-        for name, wanted in (("memory_resource", "memory_gb"), ("gpu_resource", "gpus")):
-            if getattr(self.cluster, wanted) and not getattr(self.cluster, name):
-                raise ConfigError(f"cluster.{name}: needed with cluster.{wanted}; `qconf -sc`")
 
     def fields(self, results: ResultsFolder, submission: Submission, array: int) -> dict[str, Any]:
         """With slots, and the memory of each; see `Scripted`."""

@@ -2,7 +2,8 @@
 
 An array is a cluster of jobs, of which each is a process from 0. HTCondor has no time limit but one
 that holds jobs, so held jobs that broke a limit are removed. A job that leaves with code 75 is
-started again, so one that leaves for good does so with 0.
+started again, so one that leaves for good does so with 0. Jobs get an empty environment: a login
+shell reads the node's profile, which defines `module`.
 """
 
 import json

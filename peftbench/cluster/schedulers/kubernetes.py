@@ -10,6 +10,7 @@ import os
 import shlex
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from peftbench.cluster.manifest import (
     Task,
 )
 from peftbench.cluster.scripted import OVER, Scripted, Seen, asked_for
+from peftbench.config.cluster import Cluster
 from peftbench.core.errors import ConfigError
 from peftbench.results.store import ResultsFolder
 
@@ -37,6 +39,7 @@ class Kubernetes(Scripted):
     commands = ("kubectl",)
     submit = ("kubectl", "create", "-f", "-", "-o", "json")
     required = ("image", "claim", "mount")
+    resources = (("gpu_resource", "gpus"),)
     again = 75
     left_code = 0
     # a pod that is evicted, or whose Job is suspended gets TERM, and has to say that it is not done
@@ -55,6 +58,25 @@ class Kubernetes(Scripted):
         super().check_config()
         if not Path(str(self.cluster.mount)).is_absolute():
             raise ConfigError(f"cluster.mount={self.cluster.mount}: must be an absolute path")
+
+    def resolved(self) -> Cluster:
+        """With the namespace: that of the context may be another one later."""
+        space = self.cluster.namespace
+        if not space:  # the context has none: it is `default`
+            words = ("kubectl", "config", "view", "--minify", "-o", "jsonpath={..namespace}")
+            space = ask(*words).strip() or "default"
+        return replace(self.cluster, namespace=space)
+
+    def hidden(self, submission: Submission) -> str | None:
+        """Also in a namespace that older submissions do not name; see `Scripted`."""
+        if reason := super().hidden(submission):
+            return reason
+        if submission.cluster.namespace is None:
+            return (
+                f"it went to the namespace that the context {submission.site} had then: choose "
+                f"that one, or run `peftbench cancel {submission.name}` if its jobs are over"
+            )
+        return None
 
     def exports(self) -> dict[str, str]:
         """None: the image has its own."""

@@ -50,6 +50,10 @@ class Background:
         """The name of this machine."""
         return socket.gethostname()
 
+    def resolved(self) -> Cluster:
+        """See `Scheduler`."""
+        return self.cluster
+
     def exports(self) -> dict[str, str]:
         """None: there is no script."""
         return {}

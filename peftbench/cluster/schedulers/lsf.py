@@ -5,6 +5,7 @@ leaves with code 75 is run again (`bsub -Q`), so one that leaves for good does s
 """
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -46,6 +47,7 @@ class Lsf(Scripted):
     ends = ("bkill",)
     again = 75
     left_code = 0
+    settle = 30.0  # bkill sends INT, TERM and KILL, ten seconds apart
     reserved = ("J", "o", "oo", "e", "eo", "r", "Q", "K", "I", "cwd", "i")
 
     @property
@@ -59,6 +61,22 @@ class Lsf(Scripted):
         """The name of the cluster."""
         found = re.search(r"My cluster name is (\S+)", ask("lsid"))
         return found[1] if found else None
+
+    def hidden(self, submission: Submission) -> str | None:
+        """Also jobs of others where SECURE_JOB_INFO_LEVEL may hide them; see `Scripted`."""
+        if reason := super().hidden(submission):
+            return reason
+        if submission.owner in (None, os.getuid()):
+            return None
+        level = re.search(r"SECURE_JOB_INFO_LEVEL\s*=\s*(\d)", ask("bparams", "-a"))
+        if level and level[1] == "0":
+            return None
+        owner = submission.owner_name
+        return (
+            f"{owner} submitted it, and this LSF may show jobs to their owner alone "
+            f"(SECURE_JOB_INFO_LEVEL): ask {owner} for `peftbench collect`, which notes what is "
+            "over"
+        )
 
     def submitted(self, printed: str) -> str:
         """`Job <12> is submitted to queue <normal>.`"""  # noqa: D415 - as it is printed

@@ -8,6 +8,7 @@ cuts their names. Exit codes of qdel and qstat say little, so what they did is a
 import json
 import os
 import re
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -53,6 +54,7 @@ class Pbs(WithHistory):
     submit = ("qsub",)
     origin = "recorded answers of an OpenPBS 23.06"
     settle = 15.0  # TERM, and KILL ten seconds later
+    resources = (("gpu_resource", "gpus"),)
     reserved = ("f", "N", "S", "j", "o", "e", "k", "J", "r", "R", "V", "I", "X", "z")
 
     @property
@@ -88,6 +90,16 @@ class Pbs(WithHistory):
                 f"qstat here is not that of PBS Professional or OpenPBS (`qstat --version` says "
                 f"{said[:80]!r}); is it Grid Engine (cluster=grid_engine)?"
             )
+
+    def complaint(self, done: "subprocess.CompletedProcess[str]") -> str:
+        """Also what to do about an array that is refused; see `Scripted`."""
+        said = super().complaint(done)
+        if "-J" in said:
+            said += (
+                "; a PBS before 2020.1 limits no array: set cluster.parallel to at least "
+                "cluster.array_size"
+            )
+        return said
 
     def submitted(self, printed: str) -> str:
         """`12[].server`, without an array `12.server`."""

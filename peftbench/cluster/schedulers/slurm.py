@@ -124,11 +124,21 @@ class Slurm(Scripted):
                 lines = ask("sacct", *columns, "--allusers", f"--jobs={jobs}")
             except SchedulerUnreachable:  # no accounting: it is not explained
                 return told
+            waited: dict[str, Ending] = {}
             for line in lines.splitlines():
                 job, _, state = line.partition("|")
-                if job in rest and state:
-                    state = state.split()[0]  # CANCELLED by 1000
-                    told[rest[job]] = Ending(ENDINGS.get(state, "exit"), state)
+                if not state:
+                    continue
+                state = state.split()[0]  # CANCELLED by 1000
+                ending = Ending(ENDINGS.get(state, "exit"), state)
+                # 12_[5-99%4]: all tasks of an array that never started are one line
+                if "[" in job and state in ENDINGS:
+                    waited[job.partition("_")[0]] = ending
+                elif job in rest:
+                    told[rest[job]] = ending
+            for job, task in rest.items():
+                if task not in told and (number := job.partition("_")[0]) in waited:
+                    told[task] = waited[number]
         return told
 
     def hidden(self, submission: Submission) -> str | None:
