@@ -72,7 +72,8 @@ def submit(
         scheduler = base.build_scheduler(cluster)
         scheduler.check_config()
     results.check_writable()
-    keep_revisions(results, plan)
+    # a dry run replaces no commit: finished runs would get other keys
+    keep_revisions(results, replace(plan, renewed=set()) if dry_run else plan)
     store = results.trials() if choices else results
     with alone(results):
         seen = _look(results)
