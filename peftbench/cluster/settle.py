@@ -27,8 +27,8 @@ def settle(results: ResultsFolder, seen: QueueSnapshot) -> QueueSnapshot:
     wait = max(over.submission.cluster.settle_seconds for over in seen.ended)
     end = time.monotonic() + wait
     if wait >= 5:
-        jobs = count_of(len(seen.ended), "job")
-        note(f"waiting up to {wait:.0f} s for records of {jobs} that ended")
+        count = count_of(len(seen.ended), "job")
+        note(f"waiting up to {wait:.0f} s for records of {count} that ended")
     while seen.ended and time.monotonic() < end:
         time.sleep(min(_AGAIN, wait))
         seen = seen.again(results)
