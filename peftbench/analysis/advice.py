@@ -26,7 +26,7 @@ from peftbench.config import catalog
 from peftbench.config.sweep import plan
 from peftbench.core.arrays import Floats
 from peftbench.core.configs import TaskConfig
-from peftbench.core.errors import ConfigError
+from peftbench.core.errors import ConfigError, no_records
 from peftbench.core.run import Record, Run, canonical
 from peftbench.core.text import did_you_mean
 from peftbench.metrics import task_metrics
@@ -221,24 +221,21 @@ def from_folders(words: Sequence[str], folders: list[ResultsFolder]) -> Advice:
         ConfigError: for words that are no question, or if there are no records.
     """
     of: dict[str, tuple[Record, ResultsFolder]] = {}
-    bad: list[str] = []
+    odd: dict[str, str] = {}
     for results in folders:
-        good, odd = results.scan()
+        good, bad = results.scan()
         of |= {record.run.key: (record, results) for record in good}
-        bad += [f"left out, unreadable: {reason}" for reason in odd.values()]
+        odd |= {f"{results.folder} {key}": reason for key, reason in bad.items()}
     records = [record for record, _ in of.values()]
     if not of:
-        names = ", ".join(str(results.folder) for results in folders)
-        raise ConfigError(
-            f"--results {names}: no records; name a folder that has some, or train some with "
-            "`peftbench run`"
-        )
+        raise no_records(" and ".join(str(results.folder) for results in folders), odd)
     question = ask(*words, records=records)
     gone = {run.key: run for results in folders for run in results.diverged()}
     diverged = Diverged.from_runs(run for key, run in gone.items() if key not in of)
     found = advise(question, records, lambda r: of[r.run.key][1].predictions(r), diverged)
     warnings = [text for results in folders if (text := costs.read_warning(results.folder))]
-    return replace(found, distance=[*found.distance, *bad], warnings=warnings)
+    left = [f"left out, unreadable: {reason}" for reason in odd.values()]
+    return replace(found, distance=[*found.distance, *left], warnings=warnings)
 
 
 def advise(

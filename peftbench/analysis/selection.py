@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from peftbench.analysis import fields
-from peftbench.core.errors import ConfigError
+from peftbench.core.errors import no_records
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.plan import Plan
 from peftbench.core.run import Json, Record, Run, canonical, flattened, identity
@@ -26,7 +26,7 @@ def keys(results: ResultsFolder, where: str) -> set[str]:
     """
     records = load_frame(results)
     if not len(records):
-        raise ConfigError(f"{results.folder} holds no readable record; `peftbench run` makes them")
+        raise no_records(results.folder, records.unreadable)
     asked = fields.conditions(where, records.columns)
     names = {"key", "run.size", *(one.field for one in asked)}
     return set(fields.kept(records.read(sorted(names)), asked)["key"])

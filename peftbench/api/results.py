@@ -1,4 +1,4 @@
-"""A results folder for notebooks: records as data frames, tables, comparisons and pictures."""
+"""A results folder for notebooks: records as data frames, tables, comparisons and figures."""
 
 import html
 import io
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from peftbench.core.errors import ConfigError, one_of
+from peftbench.core.errors import ConfigError, is_number, one_of
 from peftbench.core.run import Record
 from peftbench.core.text import did_you_mean
 from peftbench.results import store
@@ -156,11 +156,12 @@ class Results(store.ResultsFolder):
 
         Args:
             against: the baseline's name in figures, such as "full"; by default what trains most.
-            margin: a loss of so much is not worse; 0.01 by default.
+            margin: a loss of at most this fraction is not worse; 0.01, the command's `--margin 1`,
+                by default.
             where: conditions on the runs that count, as of `table`.
 
         Raises:
-            ConfigError: if there is no such baseline, or no record.
+            ConfigError: if there is no such baseline, or no record, or the margin is no fraction.
         """
         import pandas as pd
 
@@ -168,18 +169,23 @@ class Results(store.ResultsFolder):
         from peftbench.reports.builder import read_inputs
 
         margin = MARGIN if margin is None else margin
+        if not is_number(margin) or not 0 < margin < 0.5:
+            raise ConfigError(
+                "margin must be a fraction greater than 0 and less than 0.5, such as 0.01 for the "
+                f"command's --margin 1, got {margin!r}"
+            )
         inputs, _ = read_inputs(self, against=against, margin=margin, where=where)
         return pd.DataFrame([pair.to_json() for pair in inputs.pairs])
 
     def plot(self, name: str, where: str = "") -> "list[Picture]":
-        """The pictures that `peftbench report plots NAME` writes; a notebook shows them.
+        """The figures that `peftbench report plots NAME` writes; a notebook shows them.
 
         Args:
-            name: of a report with pictures.
+            name: of a report with figures.
             where: conditions on the runs that count, as of `table`.
 
         Raises:
-            ConfigError: for an unknown name, or one that these records cannot be drawn for.
+            ConfigError: for an unknown name, or where these records do not have what it shows.
         """
         from peftbench.reports import registry
         from peftbench.reports.builder import read_inputs
@@ -209,14 +215,25 @@ class Results(store.ResultsFolder):
 
 def load_records(folder: str | Path, *columns: str) -> "pd.DataFrame":
     """The records of a folder, one row each; see `Results.frame`."""
-    return Results(folder).frame(*columns)
+    return _existing(folder).frame(*columns)
 
 
 def compare(
     folder: str | Path, against: str | None = None, margin: float | None = None, where: str = ""
 ) -> "pd.DataFrame":
     """The rows of a folder against a baseline; see `Results.compare`."""
-    return Results(folder).compare(against, margin, where)
+    return _existing(folder).compare(against, margin, where)
+
+
+def _existing(folder: str | Path) -> Results:
+    """The folder of a function that only reads it.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    if not Path(folder).is_dir():
+        raise ConfigError(f"{folder}: no such folder; name the results folder of a run")
+    return Results(folder)
 
 
 @dataclass(frozen=True)
@@ -251,7 +268,7 @@ class ShownTable:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture with its caption.
+    """A figure with its caption.
 
     Attributes:
         name: of its file in a folder of reports, without the suffix.
@@ -272,7 +289,7 @@ class Picture:
         from peftbench.system.io import write_whole
 
         kind = Path(path).suffix.removeprefix(".")
-        one_of("the suffix of a picture", kind, FORMATS)
+        one_of("the suffix of a figure", kind, FORMATS)
         write_whole(Path(path), self.figure.file(kind))
 
     def _repr_png_(self) -> bytes:

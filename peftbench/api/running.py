@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 _ROOT = "_data_root"
 
 
+#: Options that say how a command prints, which a program does not.
+_OF_COMMANDS = {"as_json", "stage", "follows", "shown_as"}
+
+
 class RunsFailed(RuntimeError):
     """Some runs or evaluations have no record; those that were finished are kept.
 
@@ -125,8 +129,10 @@ def _done(
     from peftbench.results import status
     from peftbench.runner import sweep as runner
 
+    for name in _OF_COMMANDS & options.keys():
+        raise TypeError(f"run() and evaluate() have no option {name}")
     results = Results(folder)
-    how = RunOptions(**options)
+    how = RunOptions(**options, shown_as="peftbench.run in a program")
     if not what:
         raise ConfigError("name the runs, for example peftbench.run('sweep=quickstart')")
     if len(what) == 1 and isinstance(what[0], Plan):

@@ -23,7 +23,7 @@ from peftbench.claims.matching import Found
 from peftbench.claims.schema import Claim, Paper
 from peftbench.claims.tuning import TunedRates
 from peftbench.config import catalog
-from peftbench.core.errors import ConfigError
+from peftbench.core.errors import ConfigError, no_records
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Record, canonical
 from peftbench.results.choices import scan
@@ -239,10 +239,7 @@ def judge_folder(
     known = schema.read(asked.pop("paper", None), catalog.folders(configs))
     records, bad = results.scan()
     if not records:
-        raise ConfigError(
-            f"{results.folder} holds no records; `peftbench run` makes them, "
-            "--results results/reference has those of the repository"
-        )
+        raise no_records(results.folder, bad)
     evaluated, odd = results.scan_evaluated()
     records, evaluated = selection.of_records(results, records, evaluated, where)
     chosen, torn = scan(results)

@@ -286,8 +286,14 @@ def prefetch(
     from peftbench.runner import prefetch as fetching
     from peftbench.system import pickled
 
+    ours, runs = cluster.parted(overrides)
+    place = cluster.read(ours, configs).prefetched if ours else None
+    if place and target is None:
+        raise ConfigError(
+            f"cluster.prefetched={place} is where jobs look; fill it with --to {place}"
+        )
     with pickled.converting():
-        planned = plan(*cluster.parted(overrides)[1], configs=configs, results=folder)
+        planned = plan(*runs, configs=configs, results=folder)
         lines = (
             fetching.fill_caches(planned)
             if target is None

@@ -4,6 +4,7 @@ Without overrides no torch: it answers in a moment on a login node.
 """
 
 import importlib.metadata
+import os
 import re
 import shutil
 import sys
@@ -18,6 +19,7 @@ from peftbench.cluster.manifest import SchedulerUnreachable
 from peftbench.config.cluster import Cluster
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.run import Run, canonical
+from peftbench.core.text import count_of
 from peftbench.reports.tables.markdown import Table
 from peftbench.results.store import ResultsFolder
 from peftbench.runner import prefetch
@@ -224,22 +226,36 @@ def _handle(name: str) -> Any:
 
 
 def _folder(results: ResultsFolder) -> Iterator[Finding]:
+    do = "choose a folder that you may write to with --results"
+    if not results.folder.exists():  # nor is it made, or commands would take it for one of results
+        there = next(path for path in results.folder.absolute().parents if path.exists())
+        good = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+        told = (
+            f"{results.folder} does not exist yet; {there} can{'' if good else 'not'} be written to"
+        )
+        yield Finding("results folder", GOOD if good else BAD, told, "" if good else do)
+        yield _room(there)
+        return
     try:
         results.check_writable()
     except ConfigError as error:
-        do = "choose a folder that you may write to with --results"
         yield Finding("results folder", BAD, str(error), do)
         return
     yield Finding("results folder", GOOD, f"{results.folder} can be written to")
-    free = shutil.disk_usage(results.folder).free
-    do = "" if free > LITTLE else "free some, or choose another folder with --results"
-    yield Finding("disk", GOOD if not do else ODD, f"{free / 2**30:.1f} GiB free", do)
+    yield _room(results.folder)
     try:
         odd = results.check_claims()
         yield Finding("claims", ODD if odd else GOOD, odd or "the file system has locks")
     except ConfigError as error:
         do = "put --results on a local disk, or on a shared file system with locks"
         yield Finding("claims", BAD, str(error), do)
+
+
+def _room(folder: Path) -> Finding:
+    """Whether the disk of a folder has room for results."""
+    free = shutil.disk_usage(folder).free
+    do = "" if free > LITTLE else "free some, or choose another folder with --results"
+    return Finding("disk", GOOD if not do else ODD, f"{free / 2**30:.1f} GiB free", do)
 
 
 def _cluster(cluster: Cluster, results: ResultsFolder) -> Iterator[Finding]:
@@ -341,7 +357,7 @@ def _memory(runs: list[Run]) -> Iterator[Finding]:
     for run in list(pairs.values())[:_MOST_PAIRS]:
         yield memory_check(run)
     if (more := len(pairs) - _MOST_PAIRS) > 0:
-        told = f"{more} more pairs of a model and a method were not estimated"
+        told = f"not estimated: {count_of(more, 'more pair')} of a model and a method"
         yield Finding("memory", ODD, told, "ask about fewer at once")
 
 

@@ -116,15 +116,17 @@ def gate(
         device=device_name(candidate.predictor.device),
         show_texts=show_texts,
     )
-    if as_json:
-        import json
+    try:
+        if as_json:
+            import json
 
-        click.echo(json.dumps(told.to_json(), indent=1))
-    else:
-        options.show(told.table().rich())
-        click.echo("\n".join([told.flip_line(), *told.lines()[1:], told.answer]))
-    with _writing(out):
-        io.write_whole(out, told.html().encode())
+            click.echo(json.dumps(told.to_json(), indent=1))
+        else:
+            options.show(told.table().rich())
+            click.echo("\n".join([told.flip_line(), *told.lines()[1:], told.answer]))
+    finally:  # also where standard output takes no more
+        with _writing(out):
+            io.write_whole(out, told.html().encode())
     if not as_json:
         click.echo(f"page: {out}")
     sys.exit(0 if found.passes else 1)

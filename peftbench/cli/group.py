@@ -22,6 +22,9 @@ SECTIONS = {
     "Setup": ("doctor", "completion"),
 }
 
+#: Exit code where the reader of the output has left, as a shell reports SIGPIPE.
+CLOSED = 141
+
 #: Where a context keeps the words of the command line.
 _ARGUMENTS = "peftbench.arguments"
 
@@ -66,6 +69,12 @@ class Verbs(click.Group):
         terminal.prepare()
         try:
             return super().main(*args, **more)
+        except terminal.OutputError as error:
+            terminal.discard_output()
+            if error.closed:
+                sys.exit(CLOSED)
+            click.echo(f"peftbench: standard output takes no more: {error.strerror}", err=True)
+            sys.exit(2)
         except OSError as error:
             click.echo(f"peftbench: {_system_line(error)}", err=True)
             sys.exit(2)
@@ -123,9 +132,6 @@ def _check_working_folder() -> None:
 
 def _system_line(error: OSError) -> str:
     """What the system did not do, and what to do about it."""
-    if isinstance(error, terminal.OutputError):
-        terminal.discard_output()
-        return f"standard output takes no more: {error.strerror}"
     todo = {
         errno.EACCES: "let your user read and write there, or name another folder",
         errno.EPERM: "let your user read and write there, or name another folder",

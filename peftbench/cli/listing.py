@@ -23,6 +23,7 @@ def purposes(group: str | None, configs: Path | None) -> dict[str, dict[str, str
         ConfigError: for a group that is not listed.
     """
     searched = tuple(catalog.folders(configs))
+    given, group = group, group and group.rpartition("=")[2]
     named = {f"{name}s": name for name in completion.LISTED}
     if group is not None:
         old = old_names.GROUPS.get(group.removesuffix("s"), "")
@@ -30,12 +31,17 @@ def purposes(group: str | None, configs: Path | None) -> dict[str, dict[str, str
             old_names.note(f"list {group}", f"list {old}s")
             group = old
     if group is not None and group not in {**named, **dict.fromkeys(named.values())}:
+        for one in ("metric", "report"):  # which have no files, see `_options`
+            if group in (about := _purposes(one, searched)) and given == group:
+                return {f"{one}s": {group: about[group]}}
         every = {name for one in completion.LISTED for name in _purposes(one, searched)}
         offered = {*named, *(name.rpartition("=")[2] for name in every)}
+        if given != group:
+            group, offered = str(given), every
         near = close_names(group, offered) or sorted(n for n in offered if n.startswith(group))
         meant = f"did you mean {' or '.join(near[:MOST_NAMES])}?"
         groups = f"groups: {', '.join(named)}, peft"
-        raise ConfigError(f"list {group}: no such group or option; {meant if near else groups}")
+        raise ConfigError(f"list {given}: no such group or option; {meant if near else groups}")
     return {
         plural: _purposes(name, searched)
         for plural, name in named.items()
@@ -71,10 +77,15 @@ def option_json(name: str, configs: Path | None) -> dict[str, Json]:
 
 
 def _options(name: str, configs: Path | None) -> Iterator[tuple[str, str, Path]]:
-    """Group, name and file of each option of this name; none for a name that is a group."""
-    if name in completion.LISTED or name.removesuffix("s") in completion.LISTED:
+    """Group, name and file of each option of this name; none for a name that is a group.
+
+    Args:
+        name: also as GROUP=NAME.
+    """
+    asked, _, name = name.rpartition("=")
+    if not asked and (name in completion.LISTED or name.removesuffix("s") in completion.LISTED):
         return
-    for group in completion.LISTED:
+    for group in [asked] if asked in completion.LISTED else completion.LISTED:
         offered = catalog.options(group, tuple(catalog.folders(configs)))
         found = name if name in offered else aliases.same_name(name, offered)
         if found is not None:
@@ -93,6 +104,12 @@ def _purposes(group: str, searched: tuple[Path, ...]) -> dict[str, str]:
         return {one.name: one.question for one in registry.reports()}
     options = catalog.options(group, searched)
     return {f"{group}={option}": catalog.about(path) for option, path in options.items()}
+
+
+def peft_json() -> dict[str, Json]:
+    """The versions of `peft`, and for each tuner and family why it does not run, or nothing."""
+    versions, reasons = peft_support()
+    return {"versions": versions, "tuners": reasons}
 
 
 def peft() -> tuple["Table", list[str]]:

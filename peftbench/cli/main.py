@@ -241,14 +241,18 @@ def list_(group: str | None, configs: Path | None, as_json: bool) -> None:
     """List methods, tasks, models, budgets, suites and sweeps, each with its purpose.
 
     `list lora`, or the name of any other option, shows its keys with defaults and its source.
-    `list peft` shows which tuners of the peft library run on which model families.
+    `list peft` shows which tuners of the peft library run on which model families, `list
+    method=peft` the keys of the method.
     """
     from peftbench.cli import listing
 
     if as_json:
         import json
 
-        found = listing.option_json(group, configs) if group else {}
+        if group == "peft":
+            found = listing.peft_json()
+        else:
+            found = listing.option_json(group, configs) if group else {}
         click.echo(json.dumps(found or listing.purposes(group, configs), indent=1))
         return
     if group == "peft":

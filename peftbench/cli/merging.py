@@ -52,7 +52,8 @@ def merge(folders: tuple[Path, ...], output: Path, keep_first: bool, as_json: bo
     """  # noqa: D301 - click looks for the character, not for a backslash
     from peftbench.results import merging
 
-    into, given = options.open_results(output), [options.open_results(one) for one in folders]
+    into = options.open_results(output, "-o")
+    given = [options.open_results(one, "merge") for one in folders]
     done = merging.merge(given, into, keep_first)
     _merge_notes([into, *given])
     if as_json:

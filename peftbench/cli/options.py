@@ -10,6 +10,7 @@ from peftbench.cli import completion
 from peftbench.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from peftbench.reports.pivot_table import RenderedTable
     from peftbench.reports.tables.markdown import Table
     from peftbench.results.store import ResultsFolder
 
@@ -212,8 +213,8 @@ def together(
     return function
 
 
-def open_results(folder: Path) -> "ResultsFolder":
-    """The folder of the option `--results`.
+def open_results(folder: Path, option: str = "--results") -> "ResultsFolder":
+    """The folder of an option or argument, as a message calls it.
 
     Raises:
         ConfigError: if it is anything else, such as a device.
@@ -221,7 +222,7 @@ def open_results(folder: Path) -> "ResultsFolder":
     from peftbench.results.store import ResultsFolder
 
     if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"--results {folder} is not a folder; give an existing or a new folder")
+        raise ConfigError(f"{option} {folder} is not a folder; give an existing or a new folder")
     return ResultsFolder(folder)
 
 
@@ -260,6 +261,23 @@ def tell(*lines: str, indent: int = 0) -> None:
 
     for line in lines:
         click.echo(terminal.fitted(line, indent))
+
+
+def check_table(made: "RenderedTable", output: Path | None) -> None:
+    """Print whether a written table is what the records give; exit code 1 where it is not.
+
+    Raises:
+        ConfigError: if no file is named.
+    """
+    from peftbench.reports import pivot_table
+
+    if output is None:
+        raise ConfigError("--check compares a file with the records; name it with --output")
+    if not pivot_table.is_current(made, output):
+        told = "is not what the records give; the same command without --check writes it again"
+        click.echo(f"{output} {told}", err=True)
+        click.get_current_context().exit(1)
+    click.echo(f"{output} is what the records give")
 
 
 def note_own_files(paths: Iterable[Path]) -> None:

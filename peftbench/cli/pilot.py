@@ -38,7 +38,7 @@ from peftbench.cli import options
 )
 @click.option(
     "--review-error",
-    type=click.FloatRange(0, 0.5),
+    type=click.FloatRange(0, 0.5, min_open=True),
     help="Largest share of wrong answers among the texts that nobody checks.",
 )
 @click.option(
@@ -139,7 +139,11 @@ def pilot(
         calibrate=calibrate,
         configs=configs,
     )
-    results = options.open_results(folder or Path("results/pilots") / file.stem)
+    results = (
+        options.open_results(Path("results/pilots") / file.stem, "pilot without --results:")
+        if folder is None
+        else options.open_results(folder)
+    )
     wanted = {
         "metric": metric,
         "least": least,

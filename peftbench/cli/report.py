@@ -143,6 +143,8 @@ def report(
     )
     if check and (where or as_json):
         raise ConfigError("--check compares the files of all records; leave out --where and --json")
+    if whole and (as_json or check):
+        raise ConfigError("--all prints every table; leave it out with --json and --check")
     if as_json:
         made = builder.as_json(results, paid, against, margin, where)
         click.echo(json.dumps(made, indent=1))
@@ -269,10 +271,10 @@ def pivot_table(
     What each method scores on each task, the significantly best in bold:
       peftbench report table rows=method columns=task cell=score
     Median training seconds at two sizes, for a paper:
-      peftbench report table rows=method,threads columns=size cell=seconds
+      peftbench report table rows=method,threads columns=size cell=seconds \\
         summary=median where='task=mrpc size=1000,3668' -o seconds.tex
     Which learning rate, with 95 % intervals, as numbers for a program:
-      peftbench report table rows=method,lr columns=task cell=score
+      peftbench report table rows=method,lr columns=task cell=score \\
         summary=interval where='method=lora,bitfit lr<=1e-3' --format csv
 
     \b
@@ -294,11 +296,7 @@ def pivot_table(
     numbers of threads, are refused unless mix= or rows= names them. Where a learning rate was
     tuned, runs at other rates are left out, unless tuned is among rows=, columns= or where=.
     """  # noqa: D301 - click looks for the character, not for a backslash
-    from peftbench.reports.pivot_table import (
-        build_pivot_table,
-        check_pivot_table,
-        write_pivot_table,
-    )
+    from peftbench.reports.pivot_table import build_pivot_table, write_pivot_table
 
     if as_json and form not in (None, "json"):
         raise ConfigError(f"--json and --format {form}: give one of them")
@@ -308,7 +306,7 @@ def pivot_table(
     for line in made.warnings:
         click.echo(f"peftbench: {line}", err=True)
     if check:
-        click.echo(check_pivot_table(made, output))
+        options.check_table(made, output)
     elif output is not None:
         write_pivot_table(made, output)
         click.echo(f"written: {output}")

@@ -77,8 +77,11 @@ def errors(
 )
 def tuning(folder: Path, as_json: bool, output: Path | None) -> None:
     """Show how learning rates were chosen: scores by rate, edges, expected best by trials."""
+    from peftbench.core.errors import ConfigError
     from peftbench.reports import builder
 
+    if as_json and output is not None:
+        raise ConfigError("--json prints the choices and writes no files; leave out -o")
     if as_json:
         from peftbench.results.choices import scan
 
@@ -109,12 +112,16 @@ def variance(folder: Path, output: Path | None, check: bool, where: str, as_json
     """Split the variance of scores by role of the seed, from runs with seed.order= and others."""
     from peftbench.analysis import selection
     from peftbench.analysis.convention import counted_records
-    from peftbench.core.errors import ConfigError
+    from peftbench.core.errors import ConfigError, no_records
     from peftbench.reports import pivot_table
     from peftbench.reports.variance import variance_table
 
+    if as_json and (check or output is not None):
+        raise ConfigError("--json prints the table and writes no file; leave out -o and --check")
     results = options.existing_results(folder)
     records, bad = results.scan()
+    if not records:
+        raise no_records(folder, bad)
     records, _ = selection.of_records(results, records, [], where)
     table = variance_table(counted_records(records))
     if table is None:
@@ -130,7 +137,7 @@ def variance(folder: Path, output: Path | None, check: bool, where: str, as_json
     if check or output is not None:
         click.echo("\n".join(left_out), err=True, nl=bool(left_out))
     if check:
-        click.echo(pivot_table.check_pivot_table(made, output))
+        options.check_table(made, output)
     elif output is not None:
         pivot_table.write_pivot_table(made, output)
         click.echo(f"written: {output}")

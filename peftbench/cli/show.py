@@ -231,7 +231,7 @@ def _record(record: Record) -> list[str]:
         run.title,
         f"key          {run.key}",
         f"scores       {_percent(record.metrics)}" + ("  COLLAPSED" if record.collapsed else ""),
-        f"trivial      {_percent(record.trivial)}",
+        f"constant     {_percent(record.trivial)}",
         *_classes(work),
         *_texts(work),
         *(

@@ -9,6 +9,7 @@ from peftbench.cluster.queue import QueueSnapshot
 from peftbench.core.errors import RecordError
 from peftbench.core.evaluation import ClusterJob, Evaluation
 from peftbench.core.failures import Failure
+from peftbench.core.text import count_of
 from peftbench.results.store import ResultsFolder
 from peftbench.runner.progress import note
 
@@ -28,7 +29,8 @@ def settle(results: ResultsFolder, seen: QueueSnapshot) -> QueueSnapshot:
     wait = max(over.submission.cluster.settle_seconds for over in seen.ended)
     end = time.monotonic() + wait
     if wait >= 5:
-        note(f"waiting up to {wait:.0f} s for records of {len(seen.ended)} jobs that ended")
+        count = count_of(len(seen.ended), "job")
+        note(f"waiting up to {wait:.0f} s for records of {count} that ended")
     while seen.ended and time.monotonic() < end:
         time.sleep(min(_AGAIN, wait))
         seen = seen.again(results)

@@ -74,7 +74,8 @@ def submit(
         cluster = scheduler.resolved()
         scheduler = base.build_scheduler(cluster)
     results.check_writable()
-    keep_revisions(results, plan)
+    # a dry run replaces no commit: finished runs would get other keys
+    keep_revisions(results, replace(plan, renewed=set()) if dry_run else plan)
     store = results.trials() if choices else results
     with alone(results):
         seen = _look(results)

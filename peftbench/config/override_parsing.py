@@ -170,6 +170,11 @@ class OverrideParser:
         elif key == "tuned":
             if not all(isinstance(value, bool) for value in values):
                 raise ConfigError(f"tuned must be true or false, got {word.partition('=')[2]}")
+        elif key.partition(".")[0] == "cluster":
+            raise ConfigError(
+                f"{word}: cluster= is for `peftbench submit`, `prefetch` and `doctor`; leave it "
+                "out here, or look at the jobs with `peftbench submit … --dry-run`"
+            )
         elif key.partition(".")[0] not in (*_CHOSEN, "size", "seed", "data"):
             raise ConfigError(f"{word}: unknown key {key}; {self._nearest(key)}")
 

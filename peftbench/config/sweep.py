@@ -29,18 +29,18 @@ def plan(
     ask_hub: bool = True,
     weights: bool = True,
 ) -> Plan:
-    """Turn Hydra words into distinct runs, without loading torch, data or weights.
+    """Expand overrides to distinct runs, without loading torch, data or weights.
 
     Args:
-        words: such as "method=lora,bitfit", "seed=range(0,5)", "sweep=quickstart".
+        words: overrides, such as "method=lora,bitfit", "seed=range(0,5)", "sweep=quickstart".
         configs: a folder searched before the packaged one; ./configs by default.
-        results: the folder in which a word may name an earlier run by its key.
+        results: the folder in which an override may name an earlier run by its key.
         ask_hub: whether the hub may be asked about data sets and models without a known commit.
         weights: whether folders with checkpoints must have weights; else no checkpoint is opened,
             and such runs are good for estimates alone.
 
     Raises:
-        ConfigError: if a word cannot be meant, or a checkpoint that is at hand cannot be used;
+        ConfigError: if an override cannot be meant, or a checkpoint that is at hand cannot be used;
             nothing has been started then.
     """
     searched = catalog.folders(configs)

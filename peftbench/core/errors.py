@@ -1,6 +1,7 @@
 """Errors that a user can do something about, and checks that raise them."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -33,6 +34,22 @@ def system_reason(error: OSError) -> str:
     """What the system did not do, in one line: the file and the reason."""
     reason = error.strerror or str(error) or type(error).__name__
     return f"{error.filename}: {reason}" if error.filename else reason
+
+
+def no_records(folder: object, bad: Mapping[str, str]) -> ConfigError:
+    """The error of a reader that finds no record it can read.
+
+    Args:
+        folder: of results.
+        bad: why a record cannot be read, by its key.
+    """
+    if not bad:
+        return ConfigError(
+            f"{folder} holds no records; `peftbench run` makes them, --results names another folder"
+        )
+    first = next(iter(bad.values()))
+    more = f" (and {len(bad) - 1:,} more)" if len(bad) > 1 else ""
+    return ConfigError(f"{folder} holds no readable record: {first}{more}")
 
 
 def at_least(name: str, value: Any, least: float, whole: bool = False) -> None:

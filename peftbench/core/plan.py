@@ -11,20 +11,20 @@ from peftbench.core.tuning import SearchSpace
 
 @dataclass(frozen=True)
 class Plan:
-    """What the words mean.
+    """What overrides expand to.
 
     Attributes:
-        runs: distinct, in the order of the words.
-        cells: how many cells the grid has; more than runs where two cells are one run.
-        repeats: for each cell that is an earlier one again, the words of both.
-        axes: keys, such as train.lr, in which cells differ.
-        rates_named: whether words name train.lr, be it one rate.
+        runs: distinct, in the order of the overrides.
+        cells: how many grid points there are; more than runs where two are one run.
+        repeats: for each grid point that is an earlier one again, the overrides of both.
+        axes: keys, such as train.lr, in which grid points differ.
+        rates_named: whether overrides name train.lr, be it one rate.
         data_root: folders of data sets in the hub's layout, or None for the hub.
-        evaluations: of these runs, by the suites that the words name.
+        evaluations: of these runs, by the suites that the overrides name.
         own_files: configuration files outside of the package that take part.
         unchecked: a line on each checkpoint that is not at hand, so that nothing is known of it.
         notes: what is odd about the checkpoints that are, and was put right.
-        revisions: commits of repositories of the hub that the words name without one, by
+        revisions: commits of repositories of the hub that the overrides name without one, by
             `models/NAME` and `datasets/NAME`.
         renewed: of `revisions` those that replace what the results folder has kept.
         datasets: what was found about data sets of `task=hub`, by what it depends on.
@@ -73,6 +73,7 @@ class RunOptions:
         track: names of trackers that get each finished run: tensorboard, mlflow, wandb, csv.
         stage: what this part of a longer command is called; said instead of a plan's summary.
         follows: whether an earlier part has said what the data and the workers are.
+        shown_as: what `peftbench status` shows of this work; None for the command line.
     """
 
     workers: int | None = None
@@ -92,6 +93,7 @@ class RunOptions:
     track: tuple[str, ...] = ()
     stage: str | None = None
     follows: bool = False
+    shown_as: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("workers", "threads", "gpus_per_run"):

@@ -56,10 +56,18 @@ def run(
     asked = _criterion(request, wanted, known, results)
     found = design.design(request, asked.metric, results.folder)
     design.check_possible(asked, found)
-    if not options.quiet:
+    if options.dry_run or not options.quiet:
         note(estimate.estimate(found, results, options.device))
     if options.dry_run:
         note("the file and the criterion can be used; nothing was trained")
+        if as_json:
+            planned = {
+                "rows": found.rows,
+                "classes": found.classes,
+                "methods": found.methods,
+                "cross_validation_runs": len(found.plan.runs),
+            }
+            terminal.write(json.dumps(planned, indent=1) + "\n")
         return 0
     written = criterion.fix(results, asked, len(results.keys()) + len(results.trials().keys()))
     try:
@@ -96,9 +104,9 @@ def _criterion(
         for name, value in wanted.items():
             if value is not None and value != getattr(known, name):
                 raise ConfigError(
-                    f"{results.folder / criterion.NAME} has {name}: {getattr(known, name)}, the "
-                    f"options give {value}; it was written before the first run: leave the "
-                    "option out, or change the file, which the page will show"
+                    f"{results.folder / criterion.NAME} has {name}: {getattr(known, name)}, "
+                    f"{criterion.OPTIONS[name]} gives {value}; it was written before the first "
+                    "run: leave the option out, or change the file, which the page will show"
                 )
         return known
     if wanted["least"] is None:

@@ -7,13 +7,22 @@ from pathlib import Path
 
 from peftbench.core.errors import ConfigError, above, between
 from peftbench.core.run import Json
-from peftbench.core.text import did_you_mean
+from peftbench.core.text import did_you_mean, listed_names
 from peftbench.metrics import task_metrics
 from peftbench.results.store import ResultsFolder
 from peftbench.system import io, yaml_files
 
 #: The file of the criterion in a results folder, and that of its versions.
 NAME, VERSIONS = "criterion.yaml", "criterion.json"
+
+#: The option of the command that gives a part.
+OPTIONS = {
+    "metric": "--metric",
+    "least": "--at-least",
+    "largest_seconds": "--most-seconds",
+    "largest_review": "--most-review",
+    "review_error": "--review-error",
+}
 
 
 @dataclass(frozen=True)
@@ -45,8 +54,9 @@ class PilotCriterion:
             above("criterion: largest_seconds", self.largest_seconds, 0)
         if (self.largest_review is None) != (self.review_error is None):
             raise ConfigError(
-                "criterion: largest_review and review_error belong together: how many texts people "
-                "may check, and how many of the other answers may be wrong"
+                "criterion: --most-review and --review-error (largest_review and review_error in "
+                f"{NAME}) belong together: how many texts people may check, and how many of the "
+                "other answers may be wrong; give both"
             )
         if self.largest_review is not None:
             between("criterion: largest_review", self.largest_review, 0, 0.95)
@@ -169,10 +179,12 @@ def fix(results: ResultsFolder, wanted: PilotCriterion, runs: int) -> WrittenCri
 def _parsed(path: Path) -> PilotCriterion:
     found = yaml_files.read_mapping(path, resolve=False)
     known = {one.name for one in fields(PilotCriterion)}
-    if not {"data", "metric", "least"} <= set(found) <= known:
+    for key in found:
+        if key not in known:
+            raise ConfigError(f"{path}: unknown key {key}; {did_you_mean(str(key), known)}")
+    if missing := [key for key in ("data", "metric", "least") if key not in found]:
         raise ConfigError(
-            f"{path} holds {', '.join(sorted(known))} of a criterion and nothing else; fix it, or "
-            "choose another --results"
+            f"{path}: without {listed_names(missing)}; write it back, or choose another --results"
         )
     try:
         return PilotCriterion(**found)

@@ -14,7 +14,7 @@ from peftbench.system.hardware import cores, devices
 
 
 def estimate(found: PilotDesign, results: ResultsFolder, device: str) -> str:
-    """A sentence on the trainings that are missing and the time that they take.
+    """A sentence on all trainings of a pilot and the time that they take, finished ones included.
 
     Args:
         found: the pilot.
@@ -61,11 +61,16 @@ def estimate(found: PilotDesign, results: ResultsFolder, device: str) -> str:
         total += count * sum(known) / max(1, len(known))
     done = len(records)
     how = "from the speeds of records here" if done else "from shipped step times"
-    where = "this GPU" if gpus and done else f"the {cores()} cores of this CPU"
+    where = "this GPU" if gpus and done else f"{count_of(cores(), 'core')} of this CPU"
     faster = "; a GPU is many times faster" if gpus and not done else ""
+    counted_too = (
+        f"; the time includes what is done: this folder holds {count_of(done, 'training')}"
+        if done
+        else ""
+    )
     return (
-        f"{made} (for the model that is exported after go); {done} are done; "
-        f"all take about {format_duration(total)} on {where}, {how}{faster}"
+        f"{made} (for the model that is exported after go); all of it takes about "
+        f"{format_duration(total)} on {where}, {how}{faster}{counted_too}"
     )
 
 

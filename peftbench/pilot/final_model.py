@@ -22,6 +22,7 @@ from peftbench.analysis.review import (
 from peftbench.core.errors import ConfigError
 from peftbench.core.plan import RunOptions
 from peftbench.core.run import Record
+from peftbench.core.text import command
 from peftbench.data import loading
 from peftbench.exporting.held_out_scores import HeldOutScores
 from peftbench.metrics import task_metrics
@@ -83,7 +84,7 @@ def make(
     results, part = results_of(pilot), found.request.calibration_parts
     runs = [run for run in found.final.runs if run.method.name == name]
     if not options.quiet:
-        left = f"without one part of {part}, for its cut-off" if part else "on all rows"
+        left = f"without one part of {part}, for its review threshold" if part else "on all rows"
         note(f"the model of {name} is trained {left}")
     # what is odd in the data was said of the folds; that all rows are in both splits is meant
     quiet = replace(options, quiet=True, save_weights=True)
@@ -196,9 +197,8 @@ def _export(
             except ConfigError as error:
                 refused.append(str(error))
         if not target.exists():
-            weights = (
-                f"its weights are kept: `peftbench predict {record.run.key} FILE -o labelled.csv"
-            )
-            return f"{'; '.join(refused)}; {weights} --results {results.folder}`"
+            key, folder = record.run.key, results.folder
+            use = command("predict", key, "FILE", "-o", "labelled.csv", "--results", folder)
+            return f"{'; '.join(refused)}; its weights are kept: `{use}`"
     review.write(target, cut_off)
     return None

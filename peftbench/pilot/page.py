@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from peftbench.core.text import listed_names
+from peftbench.core.text import count_of, listed_names
 from peftbench.pilot.decision import GO, MORE, NO_GO
 from peftbench.pilot.outcome import Estimate, NoModel, PilotOutcome
 from peftbench.reports.plotting import style
@@ -34,8 +34,8 @@ def html(made: PilotOutcome, mistakes: list[list[str]], after: Sequence[Section]
     if mistakes:
         columns = ["line", "label", "prediction", "probability", "text"]
         columns += ["second text"] * (len(mistakes[0]) - len(columns))
-        table = Table("Surest mistakes", columns, mistakes, 1, prose=len(mistakes[0]) - 4)
-        sections.append(Section("Mistakes", ["Out-of-fold, of the first repeat."], [table]))
+        table = Table("Most confident errors", columns, mistakes, 1, prose=len(mistakes[0]) - 4)
+        sections.append(Section("Errors", ["Out-of-fold, of the first repeat."], [table]))
     sections.append(Section("Model", [_model(made), *made.next]))
     return document(
         f"Pilot: {data.file}",
@@ -209,7 +209,7 @@ def _model(made: PilotOutcome) -> str:
     if isinstance(one, NoModel):
         return f"No model is exported: {one.why}."
     left = (
-        f"all but {one.calibration_rows} of the {made.data.rows} rows, which are for its cut-off"
+        f"all but {one.calibration_rows} of the {made.data.rows} rows, which set its threshold"
         if one.calibration_rows
         else f"all {made.data.rows} rows"
     )
@@ -221,7 +221,7 @@ def _model(made: PilotOutcome) -> str:
         review = "it is sure enough of all texts, so people review none"
     return (
         f"The model of {one.method}, trained on {left}, is in {one.folder}: {review} "
-        f"(cut-off: {one.cut_off})."
+        f"(review threshold: {one.cut_off})."
     )
 
 
@@ -281,7 +281,8 @@ def _others(count: int) -> list[str]:
     if not count:
         return []
     return [
-        f"OTHER PILOTS: {count} trainings in this folder are of other methods or settings. Taking "
+        f"OTHER PILOTS: this folder has {count_of(count, 'training')} of other methods or "
+        "settings. Taking "
         "the best of several pilots says go more often than its level."
     ]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from peftbench.analysis import selection
 from peftbench.analysis.comparison import MARGIN
 from peftbench.analysis.costs import Prices, read_warning
-from peftbench.core.errors import ConfigError
+from peftbench.core.errors import ConfigError, no_records
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json, Record
 from peftbench.core.text import did_you_mean
@@ -188,7 +188,7 @@ def read_inputs(
     records, bad = results.scan()
     evaluated, odd = results.scan_evaluated()
     if not records:
-        raise ConfigError(f"{results.folder} holds no records; `peftbench run` makes them")
+        raise no_records(results.folder, bad)
     records, evaluated = selection.of_records(results, records, evaluated, where)
     inputs, gone = gather(
         results,
@@ -248,7 +248,7 @@ def _make(
         bad |= odd
         records, evaluated = selection.of_records(results, records, evaluated, where)
     if not records:
-        raise ConfigError(f"{results.folder} holds no records; `peftbench run` makes them")
+        raise no_records(results.folder, bad)
     inputs, gone = gather(
         results,
         records,

@@ -122,7 +122,9 @@ def plan_after(
         share = f"a share of {100 * baseline:g} % right answers"
         why[_AB_TEST] = f"Not planned: {share} leaves nothing to find."
     if found is None or not found.answered.value:
-        why[_ROLL_OUT] = "Not planned: without a cut-off the model answers no text by itself."
+        why[_ROLL_OUT] = (
+            "Not planned: without a review threshold the model answers no text by itself."
+        )
     else:
         plan = plan_rollout(found.wanted, daily, found.answered.value)
     return After(cut_offs, prices, spent, test, plan, why)
@@ -174,7 +176,7 @@ def review_table(cut_offs: Sequence[CutOff], prices: Prices, spent: float | None
             ]
         )
         if one.why is not None:
-            why.append(f"{one.kind.capitalize()}: no cut-off was found. {one.why}.")
+            why.append(f"{one.kind.capitalize()}: no threshold was found. {one.why}.")
     kinds = {one.kind for one in cut_offs}
     left = max((one.same_group for one in cut_offs), default=0)
     groups = (
@@ -185,7 +187,7 @@ def review_table(cut_offs: Sequence[CutOff], prices: Prices, spent: float | None
     return Table(
         title=_REVIEW,
         columns=[
-            *("cut-off", "promise", "least confidence", "answered automatically"),
+            *("review threshold", "promise", "least confidence", "answered automatically"),
             *("wrong of these", "reviewed by people", f"hours for {TEXTS:,} texts", *money),
         ],
         rows=rows,
@@ -212,7 +214,7 @@ _KINDS = {
     ),
     "estimate": (
         "Estimate: from out-of-fold predictions, whose models are not the one that is used. No "
-        "guarantee: half of such cut-offs or more let through more errors than wanted."
+        "guarantee: half of such thresholds or more let through more errors than wanted."
     ),
 }
 
@@ -312,7 +314,7 @@ def rollout_tables(plan: RollOut, reviewed: Proportion | None = None) -> list[Ta
         notes.append(
             f"Stop also where people review clearly less than {100 * reviewed.low:.1f} % or more "
             f"than {100 * reviewed.high:.1f} % of a stage's texts: the texts have changed, and the "
-            "cut-off must be chosen again."
+            "review threshold must be chosen again."
         )
     counts = [
         [f"{n:,}", "not yet" if most is None else f"{most:,}", f"{back:,}"]

@@ -16,7 +16,7 @@ from peftbench.analysis import grouping, selection
 from peftbench.analysis.errors import Part, RowPredictions, by_class, by_column, by_quantile
 from peftbench.claims import matching
 from peftbench.core.configs import TaskConfig
-from peftbench.core.errors import ConfigError, RecordError
+from peftbench.core.errors import ConfigError, RecordError, no_records
 from peftbench.core.run import Record
 from peftbench.core.text import did_you_mean
 from peftbench.data import loading
@@ -190,7 +190,7 @@ def errors_tables(
     """
     records, bad = results.scan()
     if not records:
-        raise ConfigError(f"{results.folder} holds no records; `peftbench run` makes them")
+        raise no_records(results.folder, bad)
     given: dict[str, list[str]] = {}
     for condition in conditions:
         key, equals, value = condition.partition("=")
@@ -334,5 +334,5 @@ def _wrong(cell: TaskPredictions, label: str, data: Data | None, options: ErrorO
         notes.append(f"{more} more are as sure as the last of these, in later rows.")
     if not found:
         notes = [f"None is wrong, by the mean of {runs} runs."]
-    title = f"{'Largest residuals' if values else 'Surest errors'}: {cell.title}, {label}"
+    title = f"{'Largest residuals' if values else 'Most confident errors'}: {cell.title}, {label}"
     return Table(title, columns, lines, 1, notes, prose=int(options.texts and data is not None))

@@ -23,7 +23,7 @@ from peftbench.analysis import (
 from peftbench.analysis.best_in_column import Best
 from peftbench.analysis.fields import shown
 from peftbench.analysis.pivot import PivotCell, PivotGrid, Row
-from peftbench.core.errors import ConfigError
+from peftbench.core.errors import ConfigError, no_records
 from peftbench.core.text import did_you_mean
 from peftbench.metrics import task_metrics
 from peftbench.reports import glossary
@@ -433,15 +433,7 @@ def build_pivot_table(
     if found.not_cached:
         warnings.append(f"every record is read again next time; cannot write {found.not_cached}")
     if not len(found):
-        raise ConfigError(
-            "; ".join(
-                [
-                    *warnings,
-                    f"{results.folder} holds no{' readable' if warnings else ''} records; "
-                    "`peftbench run` makes them, --results names another folder",
-                ]
-            )
-        )
+        raise no_records(results.folder, found.unreadable)
     asked = [*spec.rows, *spec.columns, *spec.mix, spec.cell, *re.findall(r"[\w.]+", spec.where)]
     if suites := [name for field in asked if (name := suite_columns.suite_of(field))]:
         found, left_out = suite_columns.with_suites(found, results, suites)
@@ -537,17 +529,9 @@ def write_pivot_table(made: RenderedTable, output: Path) -> None:
         raise ConfigError(f"--output {output}: {error.strerror}") from error
 
 
-def check_pivot_table(made: RenderedTable, output: Path | None) -> str:
-    """Say that the file is what the records give.
-
-    Raises:
-        ConfigError: if it is not, or there is none.
-    """
-    if output is None:
-        raise ConfigError("--check holds a file against the records; name it with --output")
-    if not output.is_file() or output.read_bytes() != _body(made):
-        raise ConfigError(f"{output} is not what the records give; write it again without --check")
-    return f"{output} is what the records give"
+def is_current(made: RenderedTable, output: Path) -> bool:
+    """Whether the file is what the records give."""
+    return output.is_file() and output.read_bytes() == _body(made)
 
 
 def _body(made: RenderedTable) -> bytes:

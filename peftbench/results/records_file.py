@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from peftbench.core.errors import ConfigError
+from peftbench.core.errors import ConfigError, no_records
 from peftbench.core.text import did_you_mean
 from peftbench.results.frame import load_frame
 from peftbench.results.store import ResultsFolder
@@ -36,7 +36,7 @@ def write_records(
         raise ConfigError(f"--output {output}: {did_you_mean(output.suffix, SUFFIXES)}")
     records = load_frame(results)
     if not len(records):
-        raise ConfigError(f"{results.folder} holds no readable record; `peftbench run` makes them")
+        raise no_records(results.folder, records.unreadable)
     frame = records.read()
     if keys is not None:
         frame = frame[frame["key"].isin(list(keys))]

@@ -9,7 +9,7 @@ from peftbench.core.evaluation import Evaluated, Evaluation, Job
 from peftbench.core.failures import Failure
 from peftbench.core.plan import Plan
 from peftbench.core.run import Json, Record, Run
-from peftbench.core.text import format_duration
+from peftbench.core.text import count_of, format_duration
 from peftbench.results.runtime_estimates import Forecast
 from peftbench.results.store import ResultsFolder
 from peftbench.system.hardware import cores
@@ -119,7 +119,7 @@ class SweepStatus:
     def summary(self) -> str:
         """What there is to do, and what went wrong before, in sentences."""
         plan, missing = self.plan, self.missing
-        lines = [f"{len(plan.runs)} distinct run{'s' * (len(plan.runs) != 1)}"]
+        lines = [count_of(len(plan.runs), "distinct run")]
         if plan.repeats:
             lines[0] = f"{plan.cells} grid points are {lines[0]}"
         lines[0] += f": {len(plan.runs) - len(missing)} done, {len(missing)} missing"
@@ -136,8 +136,10 @@ class SweepStatus:
         if plan.evaluations:
             todo, every = len(self.unevaluated), len(plan.evaluations)
             lines.append(
-                f"{every} evaluations of them: {every - todo} done, {todo} missing"
-                + ", on top of the time below" * bool(todo and missing)
+                f"{count_of(every, 'evaluation')} of these runs: "
+                f"{every - todo} done, {todo} missing"
+                + ", on top of the time below"
+                * bool(todo and missing)
             )
         lines += self.unreadable()
         times = [self.forecast.seconds(run) for run in missing]
@@ -155,9 +157,9 @@ class SweepStatus:
             longest = max(run.budget.seconds or 0.0 for run in missing)
             total = max(longest, sum(guessed) * len(rough) / len(guessed)) if guessed else 0.0
             lines.append(
-                f"roughly {format_duration(total)} on the "
-                f"{cores()} cores of this CPU, from shipped step times, as there is no record "
-                f"yet{rest}; a GPU is many times faster"
+                f"roughly {format_duration(total)} on "
+                f"{count_of(cores(), 'core')} of this CPU, from shipped step times, as there is "
+                f"no record yet{rest}; a GPU is many times faster"
                 if guessed
                 else "no time estimate: sizes of the model or the data are not known yet"
             )

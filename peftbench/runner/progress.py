@@ -38,6 +38,7 @@ class Display:
         workers: lines to draw.
         results: where the records are.
         quiet: print nothing but failures.
+        shown_as: what `status` shows of this work; None for the command line.
     """
 
     def __init__(
@@ -47,9 +48,11 @@ class Display:
         workers: int,
         results: ResultsFolder,
         quiet: bool = False,
+        shown_as: str | None = None,
     ):
         self.console = Console(stderr=True, highlight=False)
         self._quiet = quiet
+        self._shown_as = shown_as or command(*sys.argv[1:])
         self._results = results
         self._total = len(jobs)
         self._finished = 0
@@ -169,8 +172,7 @@ class Display:
     def _write_file(self, now: float | None = None) -> None:
         """Write the file that `status` and the live page read."""
         left, jobs = self._seconds_left(now), list(self._jobs.values())
-        same = command(*sys.argv[1:])
-        in_flight.write(self._results, same, self._finished, self._total, left, jobs)
+        in_flight.write(self._results, self._shown_as, self._finished, self._total, left, jobs)
 
     def _seconds_left(self, now: float | None = None) -> float | None:
         total = sum(self._weight.values())

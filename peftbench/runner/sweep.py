@@ -3,12 +3,12 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 from peftbench.core.errors import ConfigError
-from peftbench.core.evaluation import Evaluation
+from peftbench.core.evaluation import Evaluation, Job
 from peftbench.core.failures import FAILURE_KINDS, TRANSIENT_FAILURES, Failure
 from peftbench.core.plan import Plan, RunOptions
 from peftbench.core.run import Run
@@ -60,21 +60,29 @@ def run_plan(plan: Plan, results: ResultsFolder, options: RunOptions, train: boo
         ConfigError: for bad input, before anything is done.
     """
     todo, before = _todo(plan, results, options, train)
-    if todo.runs or todo.evaluations:
-        if execute(todo, results, options, devices(options.device)):
-            note_stopped("runs", options)
-            return 130
-        if options.dry_run:
-            count = len(todo.evaluations)
-            more = f", {count_of(count, 'evaluation')} to make" if count else ""
-            note(f"ready to train: {count_of(len(todo.runs), 'run')}{more}")
-            if options.as_json:
-                ready = {"runs": len(todo.runs), "evaluations": count}
-                terminal.write(json.dumps(ready, indent=1) + "\n")
-            return 0
+    left = bool(todo.runs or todo.evaluations)
+    if left and execute(todo, results, options, devices(options.device)):
+        note_stopped("runs", options)
+        return 130
     tried = {run.key for run in todo.runs} | {one.key for one in todo.evaluations}
     skipped = before.failed.keys() - tried
+    if options.dry_run:
+        note(_ready(todo, len(skipped)))
+        if options.as_json:
+            ready = {"runs": len(todo.runs), "evaluations": len(todo.evaluations)}
+            terminal.write(json.dumps(ready, indent=1) + "\n")
+        return 0
     return _sum_up(plan, results, skipped, options.as_json)
+
+
+def _ready(todo: Todo, skipped: int) -> str:
+    """A line on what a dry run has found to do."""
+    failed = f"; not tried again (see --retry): {count_of(skipped, 'failure')}" if skipped else ""
+    if not todo.runs and not todo.evaluations:
+        return f"nothing is left to do{failed}"
+    count = len(todo.evaluations)
+    more = f", {count_of(count, 'evaluation')} to make" if count else ""
+    return f"ready to train: {count_of(len(todo.runs), 'run')}{more}{failed}"
 
 
 def note_stopped(what: str, options: RunOptions) -> None:
@@ -110,7 +118,8 @@ def _todo(
     results.check_writable()
     before = status.sweep_status(plan, results)
     before.refuse_closed()
-    keep_revisions(results, plan)
+    # a dry run replaces no commit: finished runs would get other keys
+    keep_revisions(results, replace(plan, renewed=set()) if options.dry_run else plan)
     if not train:
         _check_trained(before)
     todo = select_jobs(before, is_retried)
@@ -182,8 +191,9 @@ def execute(
     _print_resources(resources, todo, results, options)
     setting = _worker_setting(resources, todo, options)
     pool = WorkerPool(results, setting, resources.workers, gpus, halted=halted)
-    total, same = len(todo.runs) + len(todo.evaluations), command(*sys.argv[1:])
-    in_flight.write(results, same, 0, total, None, [])  # loading and checks take seconds
+    total, shown = len(todo.runs) + len(todo.evaluations), options.shown_as
+    # loading and checks take seconds
+    in_flight.write(results, shown or command(*sys.argv[1:]), 0, total, None, [])
     try:
         preflight(pool, todo, options.follows)
         if absent is not None:
@@ -215,7 +225,7 @@ def train_all(pool: WorkerPool, todo: Todo, resources: Resources, options: RunOp
     runs = sorted(todo.runs, key=lambda run: run.model.name)
     units = packs.units(runs, resources.pack, resources.workers)
     weights = todo.forecast.weights(runs)
-    with Display(runs, weights, resources.workers, pool.results, options.quiet) as display:
+    with _display(runs, weights, resources, pool, options) as display:
         pool.listen = Tracking(options.track, pool.results, display, note)
         pool.work(units, options.fail_fast)
 
@@ -227,9 +237,20 @@ def evaluate_all(pool: WorkerPool, todo: Todo, resources: Resources, options: Ru
         return
     ready.sort(key=lambda one: (one.run.model.name, one.run.task.name, one.run.seed))
     weights = {one.key: 1.0 for one in ready}
-    with Display(ready, weights, resources.workers, pool.results, options.quiet) as display:
+    with _display(ready, weights, resources, pool, options) as display:
         pool.listen = display
         pool.work([[one] for one in ready], options.fail_fast)
+
+
+def _display(
+    jobs: Sequence[Job],
+    weights: dict[str, float],
+    resources: Resources,
+    pool: WorkerPool,
+    options: RunOptions,
+) -> Display:
+    shown = options.shown_as
+    return Display(jobs, weights, resources.workers, pool.results, options.quiet, shown)
 
 
 #: Failures of another sort than divergence, which would come again; for `retry_filter`.
@@ -257,7 +278,7 @@ def check_precision(runs: list[Run], gpus: list[str]) -> None:
     half = sum(run.train.precision == "fp16" for run in runs)
     if half and not gpus:
         raise ConfigError(
-            f"{half} of {len(runs)} runs have train.precision=fp16, which is for GPUs, and none "
+            f"train.precision=fp16 of {half} of {count_of(len(runs), 'run')} is for GPUs, and none "
             "is used here; use auto, bf16 or fp32, or choose a GPU with --device cuda"
         )
 
@@ -266,8 +287,9 @@ def _check_trained(before: status.SweepStatus) -> None:
     """Refuse a plan with runs that have no record."""
     if before.missing:
         raise ConfigError(
-            f"{len(before.missing)} of {len(before.plan.runs)} runs have no record in "
-            f"{before.folder}; `peftbench run` with the same overrides trains and evaluates them"
+            f"without a record in {before.folder}: {len(before.missing)} of "
+            f"{count_of(len(before.plan.runs), 'run')}; `peftbench run` with the same "
+            "overrides trains and evaluates them"
         )
 
 
@@ -276,9 +298,9 @@ def check_weights(todo: Todo, before: status.SweepStatus, results: ResultsFolder
     asked = {e.run.key for e in of_weights(todo.evaluations)}
     if gone := _without_weights(asked & _done(before), results):
         raise ConfigError(
-            f"{len(gone)} finished runs have no saved weights ({_some(gone)}); remove them with "
-            "`peftbench rm KEY --yes`, then `peftbench run` with the same overrides trains them "
-            "again and keeps the weights"
+            f"without saved weights: {count_of(len(gone), 'finished run')} ({_some(gone)}); "
+            "remove them with `peftbench rm KEY --yes`, then `peftbench run` with the same "
+            "overrides trains them again and keeps the weights"
         )
 
 
@@ -385,11 +407,11 @@ def missing(state: status.SweepStatus, skipped: Iterable[str] = ()) -> list[str]
         skip = " (not tried again; see --retry)" if key in skipped else ""
         lines.append(_sentence(failure, results) + skip)
     if state.missing:
-        lines.append(f"{len(state.missing)} of {len(plan.runs)} runs have no record")
+        every = count_of(len(plan.runs), "run")
+        lines.append(f"without a record: {len(state.missing)} of {every}")
     if state.unevaluated:
-        lines.append(
-            f"{len(state.unevaluated)} of {len(plan.evaluations)} evaluations were not made"
-        )
+        every = count_of(len(plan.evaluations), "evaluation")
+        lines.append(f"not made: {len(state.unevaluated)} of {every}")
     return lines
 
 

@@ -13,6 +13,7 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.failures import Failure
 from peftbench.core.plan import Plan, RunOptions
 from peftbench.core.run import Json, Record, Run
+from peftbench.core.text import count_of
 from peftbench.core.tuning import (
     NAMED,
     TPE,
@@ -122,7 +123,7 @@ def tune(
             raise ConfigError("--sampler tpe makes one trial after the other: leave --shard out")
     due = unanswered(asked, search, results)
     before = len(asked) - len(due)
-    cells = f"{len(asked)} learning rate{'s' * (len(asked) != 1)}"
+    cells = count_of(len(asked), "learning rate")
     note(f"{cells}: {before} chosen before, {len(due)} to choose")
     code = choose(due, plan, search, options, results, shard) if due else 0
     if options.dry_run and options.as_json:
@@ -216,7 +217,7 @@ def choose(
         wanted = replace(plan, runs=runs, cells=len(runs), repeats=[], evaluations=[])
         before = status.sweep_status(wanted, trials)
         if not options.quiet:
-            seeds = f"{rung.seeds} seed{'s' * (rung.seeds > 1)}"
+            seeds = count_of(rung.seeds, "seed")
             part = f", rate {step} of {rung.rates}" if step else ""
             told = f"round {number} of {len(search.rungs)}{part}, {seeds} a rate"
             note(
@@ -233,21 +234,23 @@ def choose(
                 sweep.note_stopped("trials", options)
             return 130
         if options.dry_run:
-            note(f"{len(todo.runs)} trials of the first round are ready to train")
-            return 0
+            over = {key for key, failure in before.failed.items() if failure.kind == "diverged"}
+            if todo.runs or any(run.key not in over for run in before.missing):
+                note(f"ready to train: {count_of(len(todo.runs), 'trial')} of round {number}")
+                return 0
         after = status.sweep_status(wanted, trials)
         bad, absent = _missing(after)
         if shard and absent and not bad:
             note(
-                f"round {number}: {len(absent)} trials of other shards are not there yet; when "
-                "they are, each shard's command again makes the next round"
+                f"round {number} waits for {count_of(len(absent), 'trial')} of other shards; "
+                "after that, each shard's command again makes the next round"
             )
             return code
         if bad or absent:
             left = [cell for cell in cells if not cell.keys(rung) & (bad | absent)]
             note(
-                f"{len(cells) - len(left)} of {len(cells)} rates are not chosen while trials are "
-                "missing; the same command makes them"
+                f"not chosen while trials are missing: {len(cells) - len(left)} of "
+                f"{count_of(len(cells), 'rate')}; the same command makes them"
             )
             cells, code = left, 1
             tried = bad & {run.key for run in todo.runs}
@@ -261,6 +264,9 @@ def choose(
                 cell.tell_proposer()
             if step in (None, rung.rates):
                 cell.halve(rung)
+    if options.dry_run:
+        note("no trial is left to train; without --dry-run the rates are chosen")
+        return 0
     for cell in cells:
         if not cell.save(results):
             note(cell.refusal())

@@ -4,6 +4,7 @@ A sweep must not end because a terminal cannot show a character, or because a lo
 """
 
 import codecs
+import errno
 import io
 import os
 import shutil
@@ -42,7 +43,16 @@ codecs.register_error(SPELLED, _spell)
 
 
 class OutputError(OSError):
-    """Standard output takes no more."""
+    """Standard output takes no more.
+
+    Attributes:
+        closed: whether its reader has left. The errno is 0 then: click ends EPIPE with 1, which is
+            an answer of some commands.
+    """
+
+    def __init__(self, error: OSError):
+        self.closed = error.errno == errno.EPIPE
+        super().__init__(0 if self.closed else error.errno, error.strerror)
 
 
 def prepare() -> None:
@@ -91,7 +101,7 @@ class _Stream(io.TextIOWrapper):
 
 
 def _raise(error: OSError) -> None:
-    raise OutputError(error.errno, error.strerror) from error
+    raise OutputError(error) from error
 
 
 def write(text: str) -> None:

@@ -258,4 +258,4 @@ def test_the_verb(tmp_path):
     (tmp_path / "none").mkdir()
     done = CliRunner().invoke(main, [*words, str(tmp_path / "none")])
     assert done.exit_code == 2
-    assert "none: no records; name a folder that has some" in done.output
+    assert "none holds no records; `peftbench run` makes them" in done.output

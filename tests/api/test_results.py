@@ -103,6 +103,19 @@ def test_compare_is_one_line_a_pair(results):
         peftbench.compare(FOLDER, against="ful")
 
 
+@pytest.mark.parametrize("margin", [1, 0.5, 0, -0.01, True, "1"])
+def test_a_margin_is_a_fraction(results, margin):
+    """The command's --margin 1 is 0.01: with 1 every row would be not worse."""
+    with pytest.raises(peftbench.ConfigError, match=r"less than 0\.5, such as 0\.01 .*, got"):
+        results.compare(margin=margin)
+
+
+@pytest.mark.parametrize("read", [peftbench.load_records, peftbench.compare])
+def test_a_folder_that_is_only_read_must_be_there(read):
+    with pytest.raises(peftbench.ConfigError, match=r"^reslts/runs: no such folder; name the"):
+        read("reslts/runs")
+
+
 def test_pictures_show_and_save(results, tmp_path):
     [picture, *_] = results.plot("seeds")
     assert picture._repr_png_().startswith(b"\x89PNG")

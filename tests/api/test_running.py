@@ -22,7 +22,7 @@ def test_the_data_root_of_a_plan_counts_when_a_run_is_executed(tmp_path):
 def test_a_sweep_is_trained_into_a_folder_and_runs_that_fail_raise_with_their_reason(tmp_path):
     words = [*tiny.own_task(tmp_path), *WORDS]
     planned = peftbench.plan(*words, "train.lr=1e-3,1e30")
-    with pytest.raises(peftbench.RunsFailed, match="1 of 2 runs have no record") as failed:
+    with pytest.raises(peftbench.RunsFailed, match="without a record: 1 of 2 runs") as failed:
         peftbench.run(planned, results=tmp_path / "made", workers=1, quiet=True)
     assert "diverged" in str(failed.value)
     assert len(failed.value.results.keys()) == 1
@@ -57,13 +57,30 @@ def test_what_the_commands_refuse_is_refused_to_programs(tmp_path):
 
 def test_evaluate_wants_records(tmp_path):
     words = [*tiny.own_task(tmp_path), *WORDS, "suite=noise"]
-    with pytest.raises(peftbench.ConfigError, match="1 of 1 runs have no record"):
+    with pytest.raises(peftbench.ConfigError, match=r"without a record in .*/made: 1 of 1 run;"):
         peftbench.evaluate(*words, results=tmp_path / "made", quiet=True)
 
 
 def test_an_option_that_is_none_is_refused(tmp_path):
     with pytest.raises(TypeError, match="worker"):
         peftbench.run(*WORDS, results=tmp_path, worker=1)
+    with pytest.raises(TypeError, match=r"run\(\) and evaluate\(\) have no option as_json"):
+        peftbench.run(*WORDS, results=tmp_path, as_json=True)
+
+
+def test_status_shows_a_program_as_what_it_is(tmp_path, monkeypatch):
+    """The words that started a notebook are no command of peftbench."""
+    shown = []
+
+    def write(results, what, *more):
+        shown.append(what)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("peftbench.results.in_flight.write", write)
+    words = [*tiny.own_task(tmp_path), *WORDS]
+    with pytest.raises(KeyboardInterrupt):
+        peftbench.run(*words, results=tmp_path / "made", workers=1, quiet=True)
+    assert shown == ["peftbench.run in a program"]
 
 
 @pytest.mark.parametrize(

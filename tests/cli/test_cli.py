@@ -30,7 +30,7 @@ from peftbench.core.run import Run
 from peftbench.core.tuning import Choice, subject
 from peftbench.results import choices, in_flight
 from peftbench.results.store import ResultsFolder
-from peftbench.system import terminal
+from peftbench.system import io, terminal
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +108,7 @@ def test_examples_in_help_are_commands_that_a_shell_accepts():
     found = examples(main)
     assert len(found) > 10
     for line in found:
+        assert not re.search(r"[^\\]\n", line), f"pasted, this is two commands: {line}"
         done = subprocess.run(["bash", "-n", "-c", line], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         command, *_ = shlex.split(line)[1:]
@@ -192,6 +193,38 @@ def test_list_names_everything_with_its_purpose():
     assert call("list", "methods") == call("list", "method")
     assert "task=" not in call("list", "methods")
     assert "did you mean methods" in call("list", "metods", code=2)
+
+
+def test_list_takes_every_name_that_it_prints():
+    """Metrics and reports have no files, and names of options stand behind their group."""
+    said = call("list", "accuracy")
+    assert said.splitlines()[0] == "metrics"
+    assert said.splitlines()[1].startswith("  accuracy  ")
+    (found,) = json.loads(call("list", "scores", "--json"))["reports"].items()
+    assert found[0] == "scores"
+    assert call("list", "method=lora") == call("list", "lora")
+    assert call("list", "sweep=quickstart").startswith("sweep=quickstart  (")
+    said = call("list", "method=lorra", code=2)
+    assert "list method=lorra: no such group or option; did you mean method=lora or " in said
+
+
+def test_list_peft_is_of_tuners_and_list_method_peft_of_keys():
+    told = json.loads(call("list", "peft", "--json"))
+    assert list(told) == ["versions", "tuners"]
+    assert told["tuners"]["LORA"]["bert"] == ""
+    (found,) = json.loads(call("list", "method=peft", "--json"))
+    assert found == "method=peft"
+    assert "change a key with method.KEY=VALUE" in call("list", "method=peft")
+
+
+def test_words_of_a_submission_are_answered_with_the_command_for_them():
+    for verb in ("plan", "run", "tune"):
+        said = call(verb, "sweep=quickstart", "cluster=slurm", code=2)
+        assert "cluster=slurm: cluster= is for `peftbench submit`, `prefetch` and" in said
+    words = ("prefetch", *tiny(), "cluster=slurm")
+    said = call(*words, "cluster.prefetched=/shared/f", code=2)
+    assert "cluster.prefetched=/shared/f is where jobs look; fill it with --to /shared/f" in said
+    assert "did you mean slurm?" in call(*words[:-1], "cluster=slrum", code=2)
 
 
 def test_list_shows_a_users_own_options():
@@ -434,6 +467,22 @@ def test_a_run_prints_what_it_found_as_json(results):
     assert list(told) == ["answer", "tables", "notes"]
     scores = next(table for table in told["tables"] if "method" in table["columns"])
     assert ["lora", "82.0 ± 2.0 (3)"] in [row[:2] for row in scores["rows"]]
+
+
+def test_a_dry_run_with_nothing_left_writes_no_report(results):
+    fill(results)
+    words = tiny("method=lora", "task=synthetic_paraphrase", "seed=0,1,2")
+    done = CliRunner().invoke(main, ["run", *words, "--dry-run", "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout) == {"runs": 0, "evaluations": 0}
+    assert done.stderr.splitlines()[-1] == "nothing is left to do"
+    assert not results.reports().exists()
+    (failed,) = runs("method=lora", "task=synthetic_paraphrase", "seed=3")
+    results.fail(Failure(failed, "diverged", "the loss is nan at step 7"))
+    done = CliRunner().invoke(main, ["run", *words[:-1], "seed=3", "--dry-run"])
+    assert done.exit_code == 0, done.output
+    told = "nothing is left to do; not tried again (see --retry): 1 failure"
+    assert done.stderr.splitlines()[-1] == told
 
 
 def test_conditions_select_runs_of_plans_records_and_reports(results):
@@ -743,6 +792,45 @@ def test_a_report_of_nothing_is_bad_input():
     Path("results/runs").mkdir(parents=True)
     assert "holds no records" in call("report", code=2)
     assert "holds no records" in call("report", "--check", code=2)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["report"], ["report", "--check"], ["report", "--json"], ["report", "html"]),
+        *(["report", "table"], ["report", "plots", "-o", "figures"], ["show", "--where", "seed=0"]),
+        *(["report", name] for name in ("claims", "errors", "variance")),
+        *(["export", "records", "-o", "x.csv"], ["advise", "task=mrpc"]),
+    ],
+    ids=" ".join,
+)
+def test_records_that_cannot_be_read_are_not_said_to_be_missing(results, words):
+    """Of another schema: what helps is their migration, not training them again."""
+    for run in runs("method=lora", "seed=0,1"):
+        saved = results.save(record(run), predictions())
+        path = results.folder / "records" / f"{saved.run.key}.json"
+        path.write_bytes(io.sealed(saved.to_json() | {"schema": 1}))
+    said = call(*words, code=2)
+    assert said.startswith("peftbench: results/runs holds no readable record: "), said
+    assert "`python scripts/migrate_records.py FOLDER`" in said
+    assert said.endswith(" (and 1 more)\n")
+    assert "peftbench run" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["variance", "--json", "--check", "-o", "x.md"], "leave out -o and --check"),
+        (["variance", "--json", "-o", "x.md"], "leave out -o and --check"),
+        (["tuning", "--json", "-o", "figures"], "leave out -o"),
+        (["--json", "--all"], "--all prints every table; leave it out with --json and --check"),
+        (["--check", "--all"], "--all prints every table; leave it out with --json and --check"),
+    ],
+    ids=" ".join,
+)
+def test_options_that_would_do_nothing_are_refused(results, words, told):
+    fill(results)
+    assert told in call("report", *words, code=2)
 
 
 READERS = [

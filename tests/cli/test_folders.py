@@ -58,6 +58,12 @@ def test_merge_says_what_it_copied_and_refuses_other_numbers():
     assert b.keys()
 
 
+def test_merge_names_its_own_arguments_where_a_file_is_no_folder(tmp_path):
+    fill("a", "seed=0")
+    (tmp_path / "all.zip").write_text("")
+    assert "-o all.zip is not a folder" in call("merge", "a", "-o", "all.zip", code=2)
+
+
 def test_warnings_on_costs_come_along():
     for name, told in (("a", "A was busy."), ("b", "B was busy.")):
         fill(name, f"seed={'ab'.index(name)}")

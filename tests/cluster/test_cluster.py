@@ -1062,7 +1062,9 @@ def test_doctor_says_what_to_do(tmp_path, monkeypatch):
     assert bad.exit_code == 1
     (one,) = [one for one in json.loads(bad.output) if one["state"] == "failed"]
     assert one["what"] == "results folder"
-    assert "choose another one with --results" in one["found"]
+    assert one["found"].endswith(f" does not exist yet; {tmp_path}/file cannot be written to")
+    assert "--results" in one["do"]
+    assert not (tmp_path / "runs").exists()  # else `report` would find a folder without records
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("PEFTBENCH_PREFETCHED", str(tmp_path / "none"))
     words = [*SLURM, "method=lorra"]

@@ -289,6 +289,23 @@ def test_the_commit_is_found_by_a_run_and_kept(repository):
     assert plan(*given).runs == newer.runs, "from then on"
 
 
+@pytest.mark.parametrize("verb", [("run",), ("submit", "cluster=local")], ids=lambda v: v[0])
+def test_a_dry_run_replaces_no_commit(repository, monkeypatch, verb):
+    """Finished runs would get other keys; the first commit is noted."""
+    monkeypatch.setattr("peftbench.runner.sweep.execute", lambda *given: False)
+    monkeypatch.setattr("peftbench.cluster.submit._rehearse", lambda *given: None)
+    for commit in (COMMIT, NEWER):
+        repository.folder.with_name(commit).mkdir(exist_ok=True)
+        for split in ("train", "validation"):
+            lines(repository.folder.with_name(commit) / f"{split}.jsonl")
+    for newest in (COMMIT, NEWER):
+        repository.newest = newest
+        told = CliRunner().invoke(main, [*verb, *GIVEN, "task.revision=main", "--dry-run"])
+        assert told.exit_code == 0, told.output
+        kept = ResultsFolder("results/runs").revisions()
+        assert kept == {"datasets/people/jokes": COMMIT}
+
+
 def test_it_comes_along_in_a_prefetched_folder(repository, tmp_path, monkeypatch):
     for split in ("train", "validation"):
         lines(repository.folder / f"{split}.jsonl")

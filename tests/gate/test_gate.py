@@ -1,6 +1,7 @@
 """The verb `gate` on tiny exported models: what a person types, and what comes back."""
 
 import csv
+import errno
 import json
 import os
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.console import Console
 from peftbench.cli.main import main
 from peftbench.core.runtime import RuntimeConfig
 from peftbench.results.store import ResultsFolder
+from peftbench.system import terminal
 from peftbench.training.trainer import execute
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries' own, of many kinds
@@ -105,6 +107,16 @@ def test_what_was_found_is_printed_where_the_page_cannot_be_written(here, monkey
     said = call("gate", "right", "right", "validation.csv", "--json", "-o", "f.html", *CPU, code=2)
     assert json.loads(said.stdout)["pass"] is True
     assert "-o f.html: No space left on device; give another place" in said.stderr
+
+
+def test_the_page_is_written_where_the_reader_of_the_output_left(here, monkeypatch):
+    def closed(*_):
+        raise terminal.OutputError(BrokenPipeError(errno.EPIPE, "Broken pipe"))
+
+    monkeypatch.setattr("peftbench.cli.options.show", closed)
+    monkeypatch.setattr(terminal, "discard_output", lambda: None)
+    call("gate", "right", "right", "validation.csv", *CPU, "-o", "closed.html", code=141)
+    assert "<!doctype html>" in Path("closed.html").read_text()
 
 
 def test_rows_that_stand_twice_are_told(here, lines):

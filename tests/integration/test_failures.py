@@ -129,7 +129,7 @@ def test_fail_fast_stops_at_the_first_failure(told):
     assert told.third.code == 1
     assert told.third_trained[2:] == ["hungry"] * 5  # one run: 16 examples a pass, 8, 4, 2, 1
     assert "failed: starved" in told.third.err
-    assert "3 of 6 runs have no record" in told.third.err
+    assert "without a record: 3 of 6 runs" in told.third.err
 
 
 def test_the_same_command_again_trains_nothing(told):

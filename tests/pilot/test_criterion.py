@@ -65,9 +65,15 @@ def test_a_criterion_that_cannot_be_meant_is_refused(more, told):
 
 
 @pytest.mark.parametrize(
-    "text", ["least: 0.9\n", "- 1\n", "a: [\n", "data: x\nmetric: f1\nleest: 1\n"]
+    ("text", "told"),
+    [
+        ("least: 0.9\n", "without data and metric; write it back"),
+        ("- 1\n", ""),
+        ("a: [\n", ""),
+        ("data: x\nmetric: f1\nleest: 1\n", r"unknown key leest; did you mean least\?"),
+    ],
 )
-def test_a_file_that_is_no_criterion_is_refused(tmp_path, text):
+def test_a_file_that_is_no_criterion_is_refused(tmp_path, text, told):
     (tmp_path / "criterion.yaml").write_text(text)
-    with pytest.raises(ConfigError, match=r"criterion\.yaml"):
+    with pytest.raises(ConfigError, match=rf"criterion\.yaml.*{told}"):
         criterion.read(ResultsFolder(tmp_path))

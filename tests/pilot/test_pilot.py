@@ -4,9 +4,12 @@ import json
 
 import numpy as np
 import pytest
+import records
 from click.testing import CliRunner
 
 from peftbench.cli.main import main
+from peftbench.pilot import criterion
+from peftbench.results.store import ResultsFolder
 
 WORDS = ("model=tiny", "train.max_length=16", "task.texts=[text]")
 
@@ -40,7 +43,11 @@ def pilot(*words):
         ({}, "--at-least"),
         ({"--at-least": "0.999"}, "cannot be met"),
         ({"--at-least": "0.8", "--metric": "acc"}, "accuracy"),
-        ({"--at-least": "0.8", "--most-review": "0.1"}, "belong together"),
+        (
+            {"--at-least": "0.8", "--most-review": "0.1"},
+            "--most-review and --review-error (largest_review and review_error in criterion.yaml)",
+        ),
+        ({"--at-least": "0.8", "--review-error": "0"}, "0.0 is not in the range 0<x<=0.5"),
         ({"--at-least": "0.8", "--most-review": "0.1", "--review-error": "0.001"}, "ends at 0.030"),
         ({"--at-least": "0.8", "--group": "customer"}, "no column 'customer'"),
         ({"--at-least": "0.8", "task.texts=[words]": None}, "no column 'words'"),
@@ -85,8 +92,41 @@ def test_a_rehearsal_tells_the_time_and_writes_nothing(tmp_path):
         "40 tuning runs, 20 cross-validation runs, 20 learning-curve runs, 3 final runs"
         in done.stderr
     )
-    assert " min on the " in done.stderr
+    assert " min on " in done.stderr
+    assert "this folder holds" not in done.stderr  # nothing is done yet
     assert not (tmp_path / "out").exists()
+
+
+def test_a_rehearsal_gives_programs_what_is_planned(tmp_path):
+    path, words = write(tmp_path / "mine.csv"), ("--dry-run", "--json", "--quiet")
+    done = pilot(path, *WORDS, "--at-least", "0.8", "--results", tmp_path / "out", *words)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout) == {
+        "rows": 200,
+        "classes": {"bad": 100, "good": 100},
+        "methods": ["full", "bitfit", "adapter", "lora"],
+        "cross_validation_runs": 20,
+    }
+    assert "40 tuning runs" in done.stderr
+
+
+def test_the_time_says_that_it_includes_what_is_done(tmp_path, monkeypatch):
+    monkeypatch.setattr("peftbench.pilot.estimate.cores", lambda: 1)
+    path, results = write(tmp_path / "mine.csv"), ResultsFolder(tmp_path / "out")
+    for run in records.runs("method=lora", "seed=0"):
+        results.save(records.record(run), records.predictions())
+    words = ("--at-least", "0.8", "--results", tmp_path / "out", "--dry-run")
+    done = pilot(path, *WORDS, *words)
+    assert " on 1 core of this CPU, " in done.stderr
+    assert "; the time includes what is done: this folder holds 1 training\n" in done.stderr
+
+
+def test_an_option_that_contradicts_the_criterion_is_named(tmp_path):
+    path, results = write(tmp_path / "mine.csv"), ResultsFolder(tmp_path / "out")
+    criterion.fix(results, criterion.PilotCriterion("ab", "accuracy", 0.85), 0)
+    done = pilot(path, *WORDS, "--at-least", "0.9", "--results", tmp_path / "out")
+    assert done.exit_code == 2
+    assert "criterion.yaml has least: 0.85, --at-least gives 0.9; it was written" in done.stderr
 
 
 def test_thorough_repeats_and_gives_all_methods_a_curve(tmp_path):

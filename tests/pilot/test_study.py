@@ -120,4 +120,4 @@ def test_a_failure_that_is_not_tried_again_says_so_and_how(tmp_path, files, caps
     assert stopped.value.code == 1
     said = " ".join(capsys.readouterr().err.split())
     assert said.count("(not tried again; see --retry)") == 2
-    assert "2 of 2 runs have no record" in said
+    assert "without a record: 2 of 2 runs" in said

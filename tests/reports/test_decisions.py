@@ -39,7 +39,7 @@ def test_each_cut_off_says_what_it_promises_and_costs():
     assert estimate[6].startswith("1.1 [")
     assert estimate[7].startswith("39 [")  # 36 EUR an hour for 1.083 hours
     assert table.rows[3][2] == "none"
-    assert "no cut-off was found" in table.notes[0]
+    assert "no threshold was found" in table.notes[0]
     assert not any("groups" in note for note in table.notes)
     grouped = decisions.review_table([replace(found[0], same_group=7)], Prices())
     assert any("counts, 7 others do not. Promises are for" in note for note in grouped.notes)
@@ -92,7 +92,9 @@ def test_one_call_gives_what_comes_after():
     none = none.sections()
     assert told["ab_test"]["why"] == none[1].lines[0]
     assert "leaves nothing to find" in none[1].lines[0]
-    assert none[2].lines == ["Not planned: without a cut-off the model answers no text by itself."]
+    assert none[2].lines == [
+        "Not planned: without a review threshold the model answers no text by itself."
+    ]
     assert "Payback time: not given: labour_hour" in " ".join(none[0].tables[0].notes)
 
 

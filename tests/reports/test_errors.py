@@ -57,8 +57,8 @@ def test_columns_lengths_and_rows_are_those_of_the_users_file(mine, results):
         "By label: mine",
         "By words: mine",
         "By source: mine",
-        "Surest errors: mine, full",
-        "Surest errors: mine, lora",
+        "Most confident errors: mine, full",
+        "Most confident errors: mine, lora",
     ]
     source = by_title["By source: mine"]
     assert source.columns == ["row", "a", "b"]
@@ -66,7 +66,7 @@ def test_columns_lengths_and_rows_are_those_of_the_users_file(mine, results):
     counts = list(map(int, source.rows[0][1:]))
     assert sum(counts) == 20
     rows = [json.loads(line) for line in mine.read_text().splitlines()]
-    for line in by_title["Surest errors: mine, full"].rows:
+    for line in by_title["Most confident errors: mine, full"].rows:
         row = rows[int(line[0]) - 1]
         assert (row["source"], row["label"]) == ("a", line[1])
         assert line[4] == "2 of 2"

@@ -387,7 +387,7 @@ def test_bad_input_is_told_in_one_line(results, tmp_path):
         return done.output
 
     (tmp_path / "none").mkdir()
-    assert "holds no readable record" in said("--results", tmp_path / "none")
+    assert "holds no records; `peftbench run`" in said("--results", tmp_path / "none")
     assert "is a folder" in said("--results", results.folder, "-o", tmp_path)
     assert "no such row" in said("--results", results.folder, "--against", "lroa")
     taken = tmp_path / "file"

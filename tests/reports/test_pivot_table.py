@@ -364,7 +364,10 @@ def test_files_are_stable_and_checked(odd, tmp_path):
         odd.cache("frame").unlink()
         assert "is what the records give" in told(odd, "-o", str(out), "--check").stdout
         out.write_bytes(before + b" ")
-        assert "write it again" in told(odd, "-o", str(out), "--check", code=2).stderr
+        assert told(odd, "-o", str(out), "--check", code=1).stderr == (
+            f"{out} is not what the records give; "
+            "the same command without --check writes it again\n"
+        )
     assert "--output" in told(odd, "-o", str(tmp_path / "t.md" / "below.md"), code=2).stderr
 
 

@@ -36,7 +36,7 @@ def test_what_is_written_is_what_the_records_hold(results, tmp_path, suffix):
 def test_what_cannot_be_written_is_refused(results, tmp_path):
     with pytest.raises(ConfigError, match=r"runs\.xls: .*\.csv, \.parquet"):
         write_records(results, tmp_path / "runs.xls")
-    with pytest.raises(ConfigError, match="holds no readable record"):
+    with pytest.raises(ConfigError, match="none holds no records; `peftbench run` makes them"):
         write_records(ResultsFolder(tmp_path / "none"), tmp_path / "runs.csv")
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="give another place"):

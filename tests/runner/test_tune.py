@@ -316,7 +316,7 @@ def test_a_trial_that_fails_leaves_other_cells_alone(monkeypatch, tmp_path, caps
     assert choose(monkeypatch, trained, tmp_path, "method=lora,bitfit", "train.lr=1e-3,2e-3") == 1
     (choice,) = choices.all_choices(ResultsFolder(tmp_path))
     assert (choice.run.method.name, len(choice.trials)) == ("bitfit", 3)
-    assert "1 of 2 rates are not chosen while trials are missing" in capsys.readouterr().err
+    assert "not chosen while trials are missing: 1 of 2 rates; the same" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("kind", "fail_fast"), [("error", True), ("disk", False)])
@@ -377,6 +377,32 @@ def test_a_dry_run_gives_programs_the_trials(monkeypatch, tmp_path, capsys):
     assert len(told["first_round"]) == 2
 
 
+def test_a_dry_run_finds_the_round_that_is_due(monkeypatch, tmp_path, capsys):
+    """The first round is complete; then all are, and the choice alone is missing."""
+    scores, words = Trained({1e-3: 0.8, 2e-3: 0.9}), ("method=lora", "train.lr=1e-3,2e-3")
+    choose(monkeypatch, scores, tmp_path, *words, search=Search(finalists=1, seeds=1))
+    ready = []
+
+    def check(todo, *_):
+        ready.append([(run.train.lr, run.seed) for run in todo.runs])
+        return False
+
+    dry, found = RunOptions(dry_run=True), plan(*tiny("size=400", *words))
+    monkeypatch.setattr(sweep, "execute", check)
+    search, results = Search(finalists=1, seeds=2), ResultsFolder(tmp_path)
+    assert tune.tune(found, results, search, dry) == 0
+    assert ready == [[(2e-3, 1001)]]
+    assert "\nready to train: 1 trial of round 2\n" in capsys.readouterr().err
+    choose(monkeypatch, scores, tmp_path, *words, search=search)
+    for path in results.choices().iterdir():
+        path.unlink()
+    monkeypatch.setattr(sweep, "execute", check)
+    assert tune.tune(found, results, search, dry) == 0
+    told = capsys.readouterr().err
+    assert "\nno trial is left to train; without --dry-run the rates are chosen\n" in told
+    assert choices.all_choices(results) == []
+
+
 @pytest.mark.slow
 def test_a_choice_is_made_without_the_reporting_split_and_only_once(tmp_path):
     made = []
@@ -420,8 +446,8 @@ def test_shards_make_their_part_of_a_round_and_the_next_one_waits_for_all(tmp_pa
         done = CliRunner().invoke(main, [*line, "--shard", shard])
         assert done.exit_code == 0, done.output
         told.append(" ".join(done.output.split()))
-    assert "round 1: 4 trials of other shards are not there yet" in told[0]  # of 2 rates, 4 folds
-    assert "round 2: 2 trials of other shards" in told[1]
+    assert "round 1 waits for 4 trials of other shards" in told[0]  # of 2 rates, 4 folds
+    assert "round 2 waits for 2 trials of other shards" in told[1]
     assert "Chosen learning rates" in told[2]
     (choice,) = choices.all_choices(ResultsFolder(tmp_path))
     assert len(choice.trials) == 2 * 4 + 4

@@ -571,10 +571,11 @@ def test_evaluate_asks_for_suites_records_and_weights(tmp_path):
     folder = ["--results", str(tmp_path)]
     assert "no suite given" in call("evaluate", *tiny(), *folder, code=2)
     told = call("evaluate", *tiny("suite=noise"), *folder, code=2)
-    assert "1 of 1 runs have no record" in told
+    assert "1 of 1 run;" in told
     ResultsFolder(tmp_path).save(record(runs()[0]), predictions())
-    assert "have no saved weights" in call("evaluate", *tiny("suite=noise"), *folder, code=2)
-    assert "have no saved weights" in call("run", *tiny("suite=noise"), *folder, code=2)
+    for verb in ("evaluate", "run"):
+        told = call(verb, *tiny("suite=noise"), *folder, code=2)
+        assert "without saved weights: 1 finished run (" in told
 
 
 @pytest.mark.slow
@@ -582,12 +583,12 @@ def test_run_trains_and_evaluates_and_does_it_once(tmp_path):
     words = tiny("method=lora,head", "suite=calibration,shift")
     folder = ["--results", str(tmp_path), "--workers", "1"]
     first = call("run", *words, *folder, code=0)
-    assert "4 evaluations of them: 0 done, 4 missing, on top of the time below\n" in first
+    assert "4 evaluations of these runs: 0 done, 4 missing, on top of the time below\n" in first
     assert "Calibration" in first
     assert "Trained on synthetic_paraphrase" in first
     assert (tmp_path / "reports" / "shift.md").is_file()
     again = call("run", *words, *folder, code=0)
-    assert "4 evaluations of them: 4 done, 0 missing\n" in f"{again}\n"
+    assert "4 evaluations of these runs: 4 done, 0 missing\n" in f"{again}\n"
     assert "workers" not in again
     lost = sorted((tmp_path / "evaluations").glob("*.json"))[0]
     lost.write_text("{")

@@ -8,7 +8,7 @@ from typing import Any
 
 from peftbench.analysis import convention, costs, grouping, selection
 from peftbench.analysis.comparison import MARGIN, PairedComparison
-from peftbench.core.errors import ConfigError
+from peftbench.core.errors import ConfigError, no_records
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json
 from peftbench.reports import glossary, registry
@@ -118,7 +118,7 @@ def _read(
     records, bad = results.scan()
     evaluated, odd = results.scan_evaluated()
     if not records:
-        raise ConfigError(f"{results.folder} holds no readable record; `peftbench run` makes them")
+        raise no_records(results.folder, bad)
     records, evaluated = selection.of_records(results, records, evaluated, where)
     whole = len(records) <= most
     if not whole and against is not None:
