@@ -44,7 +44,7 @@ from peftbench.training.predictor import Predictor, require_finite
 from peftbench.training.session import TrainingInterrupted
 from peftbench.training.warm_cache import WarmCache
 
-#: Examples between two reports of progress, roughly.
+#: Examples whose outputs are on the device at once.
 _PIECE = 512
 
 
@@ -145,7 +145,14 @@ class KeptModel:
     report: Callable[[Json], None] = lambda news: None
     stop: Callable[[], bool] = lambda: False
 
-    def answer(self, asked_as: Run, tokens: TokenizedSplit, *, untrained: bool = False) -> Arrays:
+    def answer(
+        self,
+        asked_as: Run,
+        tokens: TokenizedSplit,
+        report: Callable[[Json], None],
+        *,
+        untrained: bool = False,
+    ) -> Arrays:
         """Its outputs for texts, or those of the model that the training started from."""
         backbone, _ = self.warm.backbone(asked_as, self.device)
         method = Method() if untrained else build_method(self.run.method)
@@ -155,7 +162,7 @@ class KeptModel:
         view = viewed(
             asked_as, method, state, backbone, self.tokenizer, self.device, self.precision
         )
-        return outputs(view, asked_as, tokens, self.report, self.stop)
+        return outputs(view, asked_as, tokens, report, self.stop)
 
 
 @dataclass
@@ -220,16 +227,25 @@ def _predict(
         front = canonical(one and [one.texts, one.targets or one.label.tolist()])
         key = (asked.asked_as(name, kept.run), asked.shown(name), front)
         passes.setdefault(key, []).append(name)
-    for (asked_as, count, _), names in passes.items():
+    texts = {key: distinct({name: sets[name] for name in names}) for key, names in passes.items()}
+    every = sum(len(unique.label) for unique, _ in texts.values()) * (1 + asked.untrained)
+    done = 0
+
+    def report(news: Json) -> None:
+        kept.report(news | {"fraction": (done + news["fraction"] * len(unique.label)) / every})
+
+    for (asked_as, count, front), names in passes.items():
         with phases.phase("tokenise"):
-            unique, places = distinct({name: sets[name] for name in names})
+            unique, places = texts[asked_as, count, front]
             encode = prompting.coder(asked_as, kept.tokenizer, root, count, shown[names[0]])
             tokens = encode(unique)
             found.cut |= {name: int(tokens.lost[rows].sum()) for name, rows in places.items()}
         with phases.phase("evaluate"):
-            answers = {"": kept.answer(asked_as, tokens)}
+            answers = {"": kept.answer(asked_as, tokens, report)}
+            done += len(unique.label)
             if asked.untrained:
-                answers["untrained/"] = _untrained(kept, asked_as, tokens)
+                answers["untrained/"] = _untrained(kept, asked_as, tokens, report)
+                done += len(unique.label)
         for start, arrays in answers.items():
             for name, rows in places.items():
                 found.outputs[start + name] = labelled(
@@ -240,7 +256,9 @@ def _predict(
                 )
 
 
-def _untrained(kept: KeptModel, asked_as: Run, tokens: TokenizedSplit) -> Arrays:
+def _untrained(
+    kept: KeptModel, asked_as: Run, tokens: TokenizedSplit, report: Callable[[Json], None]
+) -> Arrays:
     """Outputs of the model before training, once for all runs that start from the same one."""
     run = kept.run
     recipe = [run.train.max_length, kept.precision]
@@ -249,7 +267,7 @@ def _untrained(kept: KeptModel, asked_as: Run, tokens: TokenizedSplit) -> Arrays
     same = [run.model, asked_as.task, asked_as.prompt, recipe, seeds, tokens.sha256]
     name = canonical(same)
     if name not in kept.warm.untrained:
-        kept.warm.untrained[name] = kept.answer(asked_as, tokens, untrained=True)
+        kept.warm.untrained[name] = kept.answer(asked_as, tokens, report, untrained=True)
     return kept.warm.untrained[name]
 
 
@@ -421,15 +439,22 @@ def outputs(
     firsts, number = tokens.distinct()
     order = firsts[np.argsort(-tokens.lengths[firsts], kind="stable")]
     parts: list[Arrays] = []
-    start = time.monotonic()
+    start = told = time.monotonic()
+    done = 0
+
+    def after(count: int) -> None:
+        nonlocal told, done
+        done, now = done + count, time.monotonic()
+        if now - told > 1 or done == len(order):
+            told = now
+            report({"fraction": done / len(order), "speed": done / (now - start)})
+        if stop():
+            raise TrainingInterrupted("stopped; an evaluation starts again")
+
     with torch.random.fork_rng():
         torch.manual_seed(run.seeds()["sampling"])
         for first in range(0, len(order), _PIECE):
-            parts.append(view.predict(tokens, order[first : first + _PIECE]))
-            done = min(len(order), first + _PIECE)
-            report({"fraction": done / len(order), "speed": done / (time.monotonic() - start)})
-            if stop():
-                raise TrainingInterrupted("stopped; an evaluation starts again")
+            parts.append(view.predict(tokens, order[first : first + _PIECE], after))
     names = [name for name in parts[0] if name != "label"]
     whole = {name: np.concatenate([part[name] for part in parts]) for name in names}
     back = np.argsort(whole.pop("item"), kind="stable")[number]

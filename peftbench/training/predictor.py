@@ -161,11 +161,21 @@ class Predictor:
             total += loss.detach()
         return total
 
-    def predict(self, tokens: TokenizedSplit, rows: np.ndarray) -> dict[str, np.ndarray]:
+    def predict(
+        self,
+        tokens: TokenizedSplit,
+        rows: np.ndarray,
+        after: Callable[[int], None] = lambda count: None,
+    ) -> dict[str, np.ndarray]:
         """Outputs of the method for these examples, in their order, with item and label.
 
         Processes that train together share the work; each gets the whole. A causal model sees the
         tokens with which many examples begin once.
+
+        Args:
+            tokens: of the split.
+            rows: example numbers.
+            after: called after each batch with the number of its examples.
 
         Raises:
             FloatingPointError: if some are not finite.
@@ -178,6 +188,7 @@ class Predictor:
                 found = self.method.predict(self.model, batch)
             else:
                 found = {"written": decoding.greedy(self.model, batch, self.writes)}
+            after(len(next(iter(found.values()))))
             return {n: t[None] for n, t in found.items()}
 
         if self.writes is not None:

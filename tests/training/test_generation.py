@@ -401,7 +401,7 @@ def test_demonstrations_of_another_task_are_its_own_and_not_scored(trained):
 
 def test_untrained_outputs_are_made_once_for_all_runs_of_a_model(trained, monkeypatch):
     _, results, _ = trained
-    warm, made = WarmCache(), []
+    warm, made, told = WarmCache(), [], []
     answer = evaluator.KeptModel.answer
 
     def counted(self, *given, untrained=False):
@@ -413,10 +413,13 @@ def test_untrained_outputs_are_made_once_for_all_runs_of_a_model(trained, monkey
         "{a:{task:synthetic_paraphrase,examples:20},b:{task:synthetic_acceptability,examples:9}}"
     )
     evaluation = asked(*trained, "suite=transfer", f"suite.targets={targets}")
-    first, _ = evaluate_suite(evaluation, results, CPU, warm=warm)
+    first, _ = evaluate_suite(evaluation, results, CPU, warm=warm, report=told.append)
     second, _ = evaluate_suite(evaluation, results, CPU, warm=warm)
     assert (made.count(True), made.count(False)) == (2, 4)
     assert first.findings == second.findings
+    # of all passes together: 20 and 9 texts, each for the trained model and the untrained one
+    ends = [news["fraction"] for news in told]
+    assert ends == pytest.approx([20 / 58, 40 / 58, 49 / 58, 1.0])
 
 
 def test_cells_of_a_sweep_without_a_suite(task):
