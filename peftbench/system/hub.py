@@ -16,8 +16,9 @@ CHECKPOINT_FILES = ["*.safetensors", "*.json", "vocab.txt", "merges.txt", "*.mod
 
 
 def offline() -> bool:
-    """Whether the environment says that the network is not to be asked."""
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    """Whether the environment says, as huggingface_hub reads it, not to use the network."""
+    said = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return said.upper() in ("1", "ON", "YES", "TRUE")
 
 
 def go_offline() -> None:
@@ -327,11 +328,10 @@ def cache() -> Path:
     if constants is not None:  # it has read the environment
         return Path(str(constants.HF_HUB_CACHE))
     named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
-    if named:
-        return Path(named).expanduser()
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    whole = os.environ.get("HF_HOME") or str(Path(home) / "huggingface")
-    return Path(os.path.expandvars(whole)).expanduser() / "hub"
+    if not named:
+        home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        named = str(Path(os.environ.get("HF_HOME") or Path(home) / "huggingface") / "hub")
+    return Path(os.path.expandvars(os.path.expanduser(named)))
 
 
 def comes_from_hub(model: ModelConfig) -> bool:
