@@ -33,6 +33,16 @@ def gpus() -> list[str]:
         return []
 
 
+def seeing(names: list[str]) -> dict[str, str]:
+    """Variables with which CUDA sees these GPUs of `gpus` alone.
+
+    Numbers that come from NVML are in the order of the bus; CUDA's own order is by speed.
+    """
+    given = "CUDA_VISIBLE_DEVICES" in os.environ
+    order = {} if given else {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(names)} | order
+
+
 def devices(asked: str) -> list[str]:
     """GPUs for `--device`: auto, cpu, cuda or cuda:i.
 
