@@ -212,7 +212,9 @@ def _model(name: str, revision: str | None) -> Path:
         if done.is_dir():
             return done
     try:
-        return snapshot(name, revision, CHECKPOINT_FILES)
+        folder = snapshot(name, revision, CHECKPOINT_FILES)
+        if pickled.has_safetensors(folder) or not _has_pickle(name, revision):
+            return folder
     except _NoFile:
         if not _has_pickle(name, revision):
             raise
@@ -305,8 +307,10 @@ def at_hand(model: ModelConfig) -> Path | None:
         done = pickled.place_of_hub(model.checkpoint, place.name)
         if done.is_dir():
             return done
-        if pickled.is_pickled(place) and not pickled.allowed():
-            raise pickled.refuse_hub(model.checkpoint, model.revision)
+        if pickled.is_pickled(place):
+            if not pickled.allowed():
+                raise pickled.refuse_hub(model.checkpoint, model.revision)
+            return None  # it is converted when it is located
     return place if any(place.glob(CHECKPOINT_FILES[0])) else None
 
 
