@@ -318,8 +318,8 @@ def doctor(overrides: tuple[str, ...], folder: Path, configs: Path | None, as_js
     \b
     model=roberta_large method=full train.batch_size=16: 9 GiB
     model=auto model.checkpoint=meta-llama/Llama-2-7b-hf method=lora
-      train.batch_size=4: 39 GiB
-    the same with method=full: 137 GiB, no room on a GPU with 141 GB
+      train.batch_size=4: 40 GiB
+    the same with method=full: 138 GiB, for a GPU with 180 GB
     """  # noqa: D301 - click looks for the character, not for a backslash
     from peftbench.cli import doctor
     from peftbench.config import cluster

@@ -38,6 +38,9 @@ GOOD, ODD, BAD = "ok", "note", "failed"
 #: Free bytes in the results folder below which it is said.
 LITTLE = 5 * 2**30
 
+#: The first major compute capability with instructions for bf16.
+_AMPERE = 8
+
 _AWAY = "the hub can be asked where there is internet; else run `peftbench prefetch` there"
 
 
@@ -176,7 +179,7 @@ def _gpus(seen: list[str]) -> Iterator[Finding]:
             free = pynvml.nvmlDeviceGetMemoryInfo(handle).free / 2**30
             called = f"{pynvml.nvmlDeviceGetName(handle)}, {free:.0f} GiB free, driver {driver}"
             yield Finding(f"GPU {name}", GOOD, called)
-            if major < 8:
+            if major < _AMPERE:
                 yield Finding(
                     f"bf16 on GPU {name}",
                     ODD,
@@ -222,7 +225,14 @@ def _handle(name: str) -> Any:
 
     if name.isdigit():
         return pynvml.nvmlDeviceGetHandleByIndex(int(name))
-    return pynvml.nvmlDeviceGetHandleByUUID(name)
+    try:
+        return pynvml.nvmlDeviceGetHandleByUUID(name)
+    except pynvml.NVMLError:  # CUDA takes the beginning of a UUID too, NVML does not
+        every = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
+        meant = [one for one in every if pynvml.nvmlDeviceGetUUID(one).startswith(name)]
+        if len(meant) != 1:
+            raise
+        return meant[0]
 
 
 def _folder(results: ResultsFolder) -> Iterator[Finding]:
@@ -367,7 +377,7 @@ def _batch_tokens(run: Run) -> int:
 
 def memory_check(run: Run) -> Finding:
     """Whether a run fits into the memory of this machine, by the config of its checkpoint."""
-    from peftbench.training.memory_need import GPU_SIZES, config_at_hand, memory_need
+    from peftbench.training.memory_need import GPU_SIZES, USABLE, config_at_hand, memory_need
 
     what = f"memory of {run.model.name}, {run.method.name}"
     config = config_at_hand(run.model)
@@ -375,26 +385,43 @@ def memory_check(run: Run) -> Finding:
         do = "`peftbench prefetch` fetches it"
         return Finding(what, ODD, "the config of the checkpoint is not here", do)
     seen = gpus()
-    low = run.train.precision != "fp32"  # as `auto` is on a GPU
+    auto = run.train.precision == "auto"
+    low = _auto_is_bf16(seen) if auto else run.train.precision != "fp32"
     try:
         need = memory_need(run, config, low)
     except (ValueError, RuntimeError, NotImplementedError) as error:
         return Finding(what, ODD, f"cannot be estimated: {str(error).splitlines()[0]}")
     parts = ("weights", "gradients", "optimizer", "activations")
     told = ", ".join(f"{part} {getattr(need, part) / 2**30:.1f}" for part in parts)
-    size = need.smallest_gpu()
+    size, room = need.smallest_gpu(), _largest_room(seen)
+    fits = size is not None if room is None else need.total <= USABLE * room
+    bits = f"{'16' if low else '32'} bits" + " (auto, on GPUs since Ampere)" * (auto and not seen)
     told = (
         f"about {need.total / 2**30:.1f} GiB on a GPU ({told}) for {need.parameters / 1e6:,.0f} M "
-        f"parameters, {need.trained / 1e6:,.1f} M trained, {'16' if low else '32'} bits, "
+        f"parameters, {need.trained / 1e6:,.1f} M trained, {bits}, "
         f"{run.train.micro_batch_size or run.train.batch_size} × {run.train.max_length} tokens: "
-        + (f"no room on one with {GPU_SIZES[-1]} GB" if size is None else f"one with {size} GB")
+        + (f"more than one with {GPU_SIZES[-1]} GB has" if size is None else f"one with {size} GB")
     )
-    room = _largest_room(seen)
-    if size is not None and (room is None or need.total <= room):
+    if fits:
         return Finding(what, GOOD, told)
-    if room is not None and need.total > room:
-        told += f"; {room / 2**30:.0f} GiB are free here"
+    if room is not None:
+        told += f"; {room / 2**30:.0f} GiB are free here, of which tensors can fill {USABLE:.0%}"
     return Finding(what, ODD if room is None else BAD, told, _TOO_LARGE)
+
+
+def _auto_is_bf16(seen: list[str]) -> bool:
+    """Whether train.precision=auto is bf16 on all of these GPUs, as on any since Ampere.
+
+    Without GPUs, or where the driver is silent, it is.
+    """
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        found = [pynvml.nvmlDeviceGetCudaComputeCapability(_handle(name)) for name in seen]
+    except pynvml.NVMLError:  # `_gpus` says so
+        return True
+    return all(major >= _AMPERE for major, _ in found)
 
 
 def _largest_room(seen: list[str]) -> float | None:

@@ -13,7 +13,7 @@ import click
 from peftbench.cli import options
 from peftbench.core.errors import ConfigError
 from peftbench.core.runtime import RuntimeConfig
-from peftbench.system.hardware import devices
+from peftbench.system.hardware import devices, seeing
 
 if TYPE_CHECKING:
     from peftbench.core.run import Record, Run
@@ -284,7 +284,7 @@ def prediction_setting(device: str, threads: int | None, data_root: str | None) 
     """
     names = devices(device)
     if device.startswith("cuda:"):  # read when torch first uses a GPU, which is later
-        os.environ["CUDA_VISIBLE_DEVICES"] = names[0]
+        os.environ.update(seeing(names))
         device = "cuda"
     return RuntimeConfig(device, threads, root_of(data_root))
 

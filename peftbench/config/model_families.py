@@ -93,7 +93,7 @@ def _local(folder: Path, whole: bool) -> Json:
         )
     read_config(folder)
     name = decoded(folder.name)
-    if not whole and not any(folder.glob("*.safetensors")):
+    if not whole and not pickled.has_safetensors(folder):
         return {"checkpoint": name, "path": str(folder)}
     if pickled.is_pickled(folder):
         folder = pickled.copy_of_folder(folder)

@@ -321,12 +321,7 @@ def _check_size(run: Run) -> int | None:
         total = loading.file_facts(run.task, run.task.classes).train
     if total is None:
         return None
-    size = run.train_size(total)
-    if run.size != "full" and size < run.task.classes:
-        raise ConfigError(
-            f"size={run.size}: {size} of {total} examples cannot hold all {run.task.classes} "
-            f"classes of {run.task.name}; use a larger size"
-        )
+    size = run.planned_size(total)
     if run.prompt is not None:
         if (reserved := run.prompt.reserved) >= total:
             raise ConfigError(

@@ -158,6 +158,7 @@ class FamilyConfig(Config):
         tiny: arguments of its config for a model of tests.
         first: the part of the last block after which only the first position is read.
         pre_norm: whether a block normalises its input instead of its sum with the residual.
+        inner_tensors: of its feed-forward network's inner width, that the backward pass keeps.
     """
 
     model_type: str
@@ -170,6 +171,7 @@ class FamilyConfig(Config):
     language_model: LanguageModelConfig | None = None
     first: str | None = None
     pre_norm: bool = False
+    inner_tensors: int = 2
 
     nested: ClassVar[Mapping[str, type[Config]]] = {"language_model": LanguageModelConfig}
 

@@ -225,6 +225,15 @@ def _of_another_unit(node: Json, run: Run) -> bool:
     return any(task.regression and not run.task.shares_unit(task) for task in tasks)
 
 
+def _orders_classes(node: Json, run: Run) -> bool:
+    """Whether a run predicts values, and a target has two classes that they order."""
+    targets = (node["targets"] or {}).values()
+    return run.task.regression and any(
+        target["above"] is not None or not TaskConfig.from_json(target["task"]).regression
+        for target in targets
+    )
+
+
 def _few_are_held(node: Json, run: Run) -> bool:
     """Whether fewer than 50 training examples are known to be left to fit on, but not none."""
     total, size = run.task.examples.get("train"), run.counted_size
@@ -279,6 +288,7 @@ SUITES: dict[str, tuple[Correction, ...]] = {
         Correction(
             "predictions were flat or not by the spread of labels of another unit", _of_another_unit
         ),
+        Correction("values that are one value of a regression ordered classes", _orders_classes),
     ),
 }
 

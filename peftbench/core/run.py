@@ -266,6 +266,20 @@ class Run:
         """
         return _train_size(self.size, self.task, total)
 
+    def planned_size(self, total: int) -> int:
+        """As `train_size`, of a run that has not started.
+
+        Raises:
+            ConfigError: also if there are fewer examples than classes.
+        """
+        size = self.train_size(total)
+        if self.size != "full" and size < self.task.classes:
+            raise ConfigError(
+                f"size={self.size}: {size} of {total} examples cannot hold all "
+                f"{self.task.classes} classes of {self.task.name}; use a larger size"
+            )
+        return size
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Run) and other.key == self.key
 

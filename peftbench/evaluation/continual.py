@@ -40,7 +40,7 @@ class ContinualState:
         state: trained weights after the last round.
         heads: the head of each task, by its round, where tasks follow each other.
         found: outputs as `ROUND/SET`, then the kind of output.
-        spent: of each round steps, examples, seconds of training, FLOPs, loss.
+        spent: of each round steps, examples, seconds of training and of answers, FLOPs, loss.
     """
 
     state: State | None = None
@@ -103,7 +103,7 @@ class _Stream:
 
     Attributes:
         sets: of texts that rounds are asked about, by name.
-        phases: seconds of what is not training.
+        phases: seconds of what is not training, in this process.
     """
 
     evaluation: Evaluation
@@ -175,12 +175,14 @@ class _Stream:
         assert outcome.trained is not None
         if not one.at_once:
             progress.state = load(outcome.trained)
-        progress.spent.append(_spent(outcome))
+        already = self.phases.seconds["evaluate"]
         with self.phases.phase("evaluate"):
             if one.at_once:
                 progress.found[f"{number}/validation"] = _known(outcome)
             else:
                 self._answer(number, outcome)
+        asking = self.phases.seconds["evaluate"] - already
+        progress.spent.append(_spent(outcome) | {"evaluate_seconds": asking})
         save_progress(self.results, self.evaluation, progress)
         self.results.checkpoint(name).unlink(missing_ok=True)
 
@@ -236,7 +238,12 @@ class _Stream:
             evaluation=self.evaluation,
             findings=findings | {"moved": evaluator.moved(model)},
             headline=headline,
-            seconds=self.phases.seconds | {"train": sum(one["seconds"] for one in progress.spent)},
+            seconds=self.phases.seconds
+            | {
+                "train": sum(one["seconds"] for one in progress.spent),
+                # missing in rounds that an earlier version left
+                "evaluate": sum(one.get("evaluate_seconds", 0.0) for one in progress.spent),
+            },
             environment=measurement.environment(self.device)
             | {"precision": record.environment["precision"]},
             trained_sha256=None,

@@ -334,20 +334,36 @@ def moved(model: AdaptedModel) -> dict[str, float]:
         `l2` and `mean_abs` of the change of all pretrained weights outside the head, `relative`,
         their change over their norm, and `inserted_l2`, the norm of the other trained ones.
     """
-    pretrained = {n: p.double() for n, p in model.pretrained.items() if not model.in_head(n)}
-    trained = {n: p.detach().double() for n, p in model.trained().items()}
-    starts = {n: model.pretrained_of(n) for n in trained if not model.in_head(n)}
-    change = {n: trained[n] - start.double() for n, start in starts.items() if start is not None}
-    squares = sum(float((t * t).sum()) for t in change.values())
-    norm = sum(float((p * p).sum()) for p in pretrained.values())
-    count = sum(p.numel() for p in pretrained.values())
-    inserted = [trained[name] for name, start in starts.items() if start is None]
+    outside = [p for name, p in model.pretrained.items() if not model.in_head(name)]
+    squares = total = inserted = 0.0
+    for name, p in model.trained().items():
+        if model.in_head(name):
+            continue
+        start = model.pretrained_of(name)
+        square, size = _sums(p, start)
+        if start is None:
+            inserted += square
+        else:
+            squares += square
+            total += size
     return {
         "l2": math.sqrt(squares),
-        "mean_abs": sum(float(t.abs().sum()) for t in change.values()) / count,
-        "relative": math.sqrt(squares / norm),
-        "inserted_l2": math.sqrt(sum(float((t * t).sum()) for t in inserted)),
+        "mean_abs": total / sum(p.numel() for p in outside),
+        "relative": math.sqrt(squares / sum(_sums(p)[0] for p in outside)),
+        "inserted_l2": math.sqrt(inserted),
     }
+
+
+def _sums(tensor: Tensor, start: Tensor | None = None) -> tuple[float, float]:
+    """Sums of the squares and of the absolute values of a tensor, or of what it is more than start.
+
+    In fp64, of this tensor alone: all of a large model at once would not fit beside it.
+    """
+    values = tensor.detach().double()
+    if start is not None:
+        values -= start
+    norm, size = (torch.linalg.vector_norm(values, order) for order in (2, 1))
+    return float(norm) ** 2, float(size)
 
 
 def trained(

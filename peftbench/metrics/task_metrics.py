@@ -253,11 +253,13 @@ def auc_on_resamples(values: Array, label: Array, counts: Floats) -> Floats:
     """`auc` of (runs, examples) values on resamples, (resamples, runs); of one class not a number.
 
     Args:
-        values, label: as of `auc`; one value throughout has 0.5, as in reports.
+        values, label: as of `auc`; what is one value there has 0.5, as in reports.
         counts: (resamples, examples), how often each example is in a resample.
     """
     found = np.empty((len(counts), len(values)))
     for run, value in enumerate(values):
+        if is_constant(value):
+            value = np.zeros_like(value)
         order = np.argsort(value, kind="stable")
         starts = np.flatnonzero(np.diff(value[order], prepend=-np.inf))
         drawn = counts[:, order]

@@ -49,7 +49,13 @@ CONFIG: dict[str, Kind] = {
     **dict.fromkeys(("num_hidden_layers", "n_layers", "n_layer"), _COUNT),
     **dict.fromkeys(("num_attention_heads", "n_heads", "n_head"), _COUNT),
     **dict.fromkeys(("intermediate_size", "hidden_dim"), _COUNT),
+    **dict.fromkeys(
+        ("num_key_value_heads", "head_dim"),
+        ("a whole number, 1 or more, or null", lambda v: v is None or (is_whole(v) and v >= 1)),
+    ),
     "type_vocab_size": _COUNT_OR_NONE,
+    "pad_token_id": ("a whole number or null", lambda value: value is None or is_whole(value)),
+    **dict.fromkeys(("rope_scaling", "rope_parameters"), _OBJECT),
     **dict.fromkeys(("quantization_config", "compression_config"), _OBJECT),
     **dict.fromkeys(("id2label", "label2id"), _OBJECT),
 }

@@ -215,7 +215,10 @@ class _Preflight:
         suite, root = base.build_suite(one.suite), self._setting.data_root
         self._once(one.title, [one.suite, one.run.task], lambda: suite.check_data(one.run, root))
         for asked in suite.asked_runs(one.run):
-            self._check_checkpoint(one.title, asked)
+            if suite.trains:
+                self.check_run(asked)
+            else:
+                self._check_checkpoint(one.title, asked)
         if suite.trains:
             self._once(
                 one.title,

@@ -31,7 +31,7 @@ from peftbench.results.store import ResultsFolder
 from peftbench.runner.scratch import Scratch
 from peftbench.runner.stop_signals import GRACE, HELD
 from peftbench.runner.worker_environment import absolute, worker_environment
-from peftbench.system.hardware import oom_kills
+from peftbench.system.hardware import oom_kills, seeing
 from peftbench.system.hub_client import say
 
 #: Workers in a row that may be killed while they have nothing to do yet, before it is given up.
@@ -209,7 +209,7 @@ class WorkerPool:
         errors = self._scratch.folder / f"worker-{number}"
         environment = worker_environment(os.environ, self.setting.threads)
         if self.gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(self._gpus_of(number))
+            environment |= seeing(self._gpus_of(number))
         # a scheduler signals all processes of a job: held back until the worker can take them
         before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
         try:

@@ -82,7 +82,7 @@ class Suite:
         return run
 
     def asked_runs(self, run: Run) -> list[Run]:
-        """The runs as which the weights are asked, beside the run itself."""
+        """The runs as which the weights are asked, or trained, beside the run itself."""
         return []
 
     def recorded(self, name: str, run: Run) -> bool:

@@ -104,9 +104,14 @@ class Continual(Suite):
                     raise ConfigError("suite.sequence names tasks alone")
                 if "train" not in task.splits:
                     raise ConfigError(f"suite.sequence: {task.name} has nothing to train on")
+                if task.generation:
+                    raise ConfigError(
+                        f"suite.sequence: {task.name} wants texts, which no classification head "
+                        "writes; name tasks of classes or values"
+                    )
             for one in self._runs(run):
                 if one.task.examples.get("train"):
-                    one.train_size(one.task.examples["train"])
+                    one.planned_size(one.task.examples["train"])
         elif total:
             reserved = 0 if run.prompt is None else run.prompt.reserved
             self._check_chunks(min(run.train_size(total), total - reserved), total - reserved)
@@ -124,6 +129,10 @@ class Continual(Suite):
             raise ConfigError(
                 f"suite.chunks are {wanted} examples, the run has {size}; use fewer{instead}"
             )
+
+    def asked_runs(self, run: Run) -> list[Run]:
+        """One of each later task, which train after the run's own round."""
+        return self._runs(run)[1:]
 
     def check_data(self, run: Run, root: str | None) -> None:
         """Refuse sets and rounds that cannot be made; of later tasks, too."""

@@ -2,9 +2,10 @@
 
 As in MLPerf Inference (Reddi et al. 2020, arXiv 1911.02549) percentiles count, of single texts and
 of batches. Texts of the reporting split have their real lengths. The clock runs from tokens in the
-main memory to logits, and waits for the device; passes of all kinds take turns, so that a machine
-that slows down slows all of them. Where the method can fold what it learnt into the model's own
-weights (`Method.merge`), that is timed too, once its logits in fp32 are those of the other.
+main memory to logits, and waits for the device. Where the method can fold what it learnt into the
+model's own weights (`Method.merge`), that is timed too, once its logits in fp32 are those of the
+other; both forms take turns on the same texts, so that a machine that slows down slows both. Single
+texts come first, then batches.
 """
 
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ class Latency(Suite):
     Attributes:
         batch_size: texts of a pass whose throughput is reported.
         repeats: timed passes of each kind.
-        warmup: passes of each kind before the clock runs.
+        warmup: passes of each kind before the clock runs: the first of the timed ones.
         seed: of the choice of texts.
     """
 
@@ -39,6 +40,11 @@ class Latency(Suite):
         at_least("suite.batch_size", self.batch_size, 1, whole=True)
         at_least("suite.repeats", self.repeats, 20, whole=True)  # a 95th percentile needs as many
         at_least("suite.warmup", self.warmup, 1, whole=True)
+        if self.warmup > self.repeats:
+            raise ValueError(
+                f"suite.warmup={self.warmup}: these are the first of the suite.repeats="
+                f"{self.repeats} timed passes, made once before; give at most as many"
+            )
         at_least("suite.seed", self.seed, 0, whole=True)
 
     def check_run(self, run: Run) -> None:

@@ -251,7 +251,8 @@ def _scores(arrays: Arrays, flat: float | None = None) -> dict[str, float | None
         value = comparable(scores, label, flat)
         return {name: task_metrics.METRICS[name].compute(value, label) for name in CORRELATIONS}
     if scores.shape[1] == 1:
-        return {"auc": task_metrics.auc(scores[:, 0], label)}
+        value = _as_spread(scores[:, 0], label, flat or 0.0)
+        return {"auc": task_metrics.auc(value, label)}
     found = task_metrics.score(("accuracy",), scores, label)
     if scores.shape[1] == 2:
         found |= task_metrics.score(("f1", "matthews"), scores, label)
@@ -272,7 +273,7 @@ def comparable(scores: np.ndarray, label: np.ndarray, flat: float | None) -> np.
 
 
 def _as_spread(value: np.ndarray, label: np.ndarray, flat: float) -> np.ndarray:
-    """Values with the spread of the labels, which changes no correlation; zeros if flat."""
+    """Values with the spread of the labels, which changes no order; zeros if flat."""
     value = value.astype(np.float64)
     spread = float(value.std())
     if spread < flat or is_constant(value, value):

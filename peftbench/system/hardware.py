@@ -33,6 +33,16 @@ def gpus() -> list[str]:
         return []
 
 
+def seeing(names: list[str]) -> dict[str, str]:
+    """Variables with which CUDA sees these GPUs of `gpus` alone.
+
+    Numbers that come from NVML are in the order of the bus; CUDA's own order is by speed.
+    """
+    given = "CUDA_VISIBLE_DEVICES" in os.environ
+    order = {} if given else {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(names)} | order
+
+
 def devices(asked: str) -> list[str]:
     """GPUs for `--device`: auto, cpu, cuda or cuda:i.
 
@@ -77,17 +87,16 @@ def unused_gpus() -> str:
 def cores() -> int:
     """Count the physical cores that this process may use, at least one.
 
-    The least of the machine's cores (two hardware threads of a core share its multipliers), the
-    CPUs that the process is bound to, the CPU time of its control groups, and the share that a
-    scheduler gave to the job: one that binds nothing only writes it into the environment.
+    The least of the machine's cores (two hardware threads of a core share its multipliers), those
+    of the CPUs that the process is bound to, the CPU time of its control groups, and the share that
+    a scheduler gave to the job: one that binds nothing only writes it into the environment.
     """
     import psutil
 
-    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     quota = cgroups.cpu_quota()
     limits = [
         psutil.cpu_count(logical=False),  # None where the system does not tell
-        bound,
+        _bound_cores(),
         None if quota is None else max(1, int(quota)),
         _given("SLURM_CPUS_PER_TASK"),
         _given("PEFTBENCH_CPUS"),
@@ -95,10 +104,27 @@ def cores() -> int:
     return min(filter(None, limits), default=1)
 
 
+#: Where Linux tells of each CPU, that is, hardware thread, which others are of its core.
+_CPUS = Path("/sys/devices/system/cpu")
+
+
+def _bound_cores() -> int | None:
+    """The cores of the CPUs that this process is bound to; CPUs where the system tells no cores."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count()
+    bound = os.sched_getaffinity(0)
+    files = [_CPUS / f"cpu{number}" / "topology" / "thread_siblings_list" for number in bound]
+    try:
+        return len({file.read_text(encoding="ascii") for file in files})
+    except OSError:
+        return len(bound)
+
+
 def memory() -> float:
     """Return the bytes that programs can still take here, or that a scheduler gave if less.
 
-    Page cache counts as free: the system gives it up when a program needs memory.
+    Page cache counts as free: the system gives it up when a program needs memory. Slurm names
+    memory by node or by CPU, as the job asked for it.
     """
     import psutil
 
@@ -106,6 +132,7 @@ def memory() -> float:
         psutil.virtual_memory().available,
         cgroups.free_memory(),
         2**20 * _given("SLURM_MEM_PER_NODE") or None,
+        2**20 * _given("SLURM_MEM_PER_CPU") * _given("SLURM_CPUS_ON_NODE") or None,
         2**20 * _given("PEFTBENCH_MEMORY_MB") or None,
     ]
     return float(min(limit for limit in limits if limit is not None))

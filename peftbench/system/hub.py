@@ -16,8 +16,9 @@ CHECKPOINT_FILES = ["*.safetensors", "*.json", "vocab.txt", "merges.txt", "*.mod
 
 
 def offline() -> bool:
-    """Whether the environment says that the network is not to be asked."""
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    """Whether the environment says, as huggingface_hub reads it, not to use the network."""
+    said = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return said.upper() in ("1", "ON", "YES", "TRUE")
 
 
 def go_offline() -> None:
@@ -211,7 +212,9 @@ def _model(name: str, revision: str | None) -> Path:
         if done.is_dir():
             return done
     try:
-        return snapshot(name, revision, CHECKPOINT_FILES)
+        folder = snapshot(name, revision, CHECKPOINT_FILES)
+        if pickled.has_safetensors(folder) or not _has_pickle(name, revision):
+            return folder
     except _NoFile:
         if not _has_pickle(name, revision):
             raise
@@ -304,8 +307,10 @@ def at_hand(model: ModelConfig) -> Path | None:
         done = pickled.place_of_hub(model.checkpoint, place.name)
         if done.is_dir():
             return done
-        if pickled.is_pickled(place) and not pickled.allowed():
-            raise pickled.refuse_hub(model.checkpoint, model.revision)
+        if pickled.is_pickled(place):
+            if not pickled.allowed():
+                raise pickled.refuse_hub(model.checkpoint, model.revision)
+            return None  # it is converted when it is located
     return place if any(place.glob(CHECKPOINT_FILES[0])) else None
 
 
@@ -327,11 +332,10 @@ def cache() -> Path:
     if constants is not None:  # it has read the environment
         return Path(str(constants.HF_HUB_CACHE))
     named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
-    if named:
-        return Path(named).expanduser()
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    whole = os.environ.get("HF_HOME") or str(Path(home) / "huggingface")
-    return Path(os.path.expandvars(whole)).expanduser() / "hub"
+    if not named:
+        home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        named = str(Path(os.environ.get("HF_HOME") or Path(home) / "huggingface") / "hub")
+    return Path(os.path.expandvars(os.path.expanduser(named)))
 
 
 def comes_from_hub(model: ModelConfig) -> bool:

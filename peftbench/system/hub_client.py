@@ -111,7 +111,10 @@ def reason(error: BaseException, name: str, revision: str | None) -> str:
             errors.DisabledRepoError,
             f"the hub has disabled {name}: take another one, or a copy of your own",
         ),
-        (errors.OfflineModeIsEnabled, "HF_HUB_OFFLINE is set, and the cache does not have it"),
+        (
+            errors.OfflineModeIsEnabled,
+            "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set, and the cache does not have it",
+        ),
     )
     for kind, text in said:
         if any(isinstance(one, kind) for one in chain):

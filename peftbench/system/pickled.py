@@ -45,7 +45,12 @@ def allowed() -> bool:
 
 def is_pickled(folder: Path) -> bool:
     """Whether a checkpoint has pickled weights and no others."""
-    return not any(folder.glob("*.safetensors")) and any(folder.glob(PATTERN))
+    return not has_safetensors(folder) and any(folder.glob(PATTERN))
+
+
+def has_safetensors(folder: Path) -> bool:
+    """Whether a folder has weights of a model as safetensors; those of an adapter are none."""
+    return any(path.name != "adapter_model.safetensors" for path in folder.glob("*.safetensors"))
 
 
 def copy_of_folder(folder: Path) -> Path:

@@ -10,15 +10,17 @@ copies of the run's own, and L stand in linear layers:
 - gradients: 4 T.
 - optimizer: 8 T, the two moments of AdamW in fp32.
 - activations, as by Korthikanti et al. 2022 (arXiv 2205.05198, equation 2) without recomputation:
-  for each of the blocks s b (18 h + 4 i) + 5 a s² b, which is their s b h (34 + 5 a s / h) with
-  i = 4 h; twice that in fp32. s is `train.max_length`, b the micro batch, h the width, i the inner
-  width, a the heads. With gradient checkpointing those of one block, and 4 s b h for each as its
-  input: sums are fp32. Where texts are written, 8 b t v more, the scores of t wanted tokens over a
-  vocabulary of v and their gradients.
+  for each of the blocks s b (18 h + 2 k i) + 5 a s² b, which is their s b h (34 + 5 a s / h) with
+  i = 4 h and k = 2; twice that in fp32. s is `train.max_length`, b the micro batch, h the width, a
+  the heads, i the inner width, k the family's `inner_tensors`: 2 are the inputs of the activation
+  and of the last linear; 4 where a gate is multiplied in. With gradient checkpointing those of one
+  block, and 4 s b h for each as its input: sums are fp32. Where texts are written, 12 b t v more:
+  the log probabilities of t wanted tokens over a vocabulary of v, and two gradients of that size.
 
-It is an estimate from above, of the longest inputs and of a method that needs every activation; the
-libraries' own half a gigabyte or so is not in it. Predictions are: where a batch of them needs more
-than what training leaves, it is halved, down to one example.
+It is an estimate for the longest inputs and a method that needs every activation. Under autocast
+norms keep their inputs in fp32, which is not counted, and a fused attention does not keep its
+scores, which are. The libraries' own half a gigabyte or so is not in it. Predictions are: where a
+batch of them needs more than what training leaves, it is halved, down to one example.
 """
 
 from dataclasses import dataclass
@@ -36,7 +38,7 @@ from peftbench.models.backbone import Backbone
 from peftbench.system import hub
 
 #: Gibibytes of GPUs that are sold, of which a bit less is free.
-GPU_SIZES = (8, 12, 16, 24, 32, 40, 48, 80, 96, 141)
+GPU_SIZES = (8, 12, 16, 24, 32, 40, 48, 80, 96, 141, 180, 288)
 
 #: Of a GPU's memory, the part that tensors may fill.
 USABLE = 0.9
@@ -130,12 +132,12 @@ def _words(run: Run) -> list[int] | None:
 
 
 def _scores(run: Run, config: PretrainedConfig) -> int:
-    """Bytes of the scores over the vocabulary where texts are written, and of their gradients."""
+    """Bytes of log probabilities over the vocabulary where texts are written, and two gradients."""
     if not run.task.generation:
         return 0
     wanted = min(run.task.new_tokens, run.train.max_length)
     batch = run.train.micro_batch_size or run.train.batch_size
-    return 8 * batch * wanted * int(config.vocab_size)
+    return 12 * batch * wanted * int(config.vocab_size)
 
 
 def _activations(run: Run, config: PretrainedConfig, factor: int) -> int:
@@ -144,7 +146,8 @@ def _activations(run: Run, config: PretrainedConfig, factor: int) -> int:
     batch = run.train.micro_batch_size or run.train.batch_size
     width, heads = config.hidden_size, config.num_attention_heads
     inner = getattr(config, "intermediate_size", None) or 4 * width
-    block = factor * batch * (length * (18 * width + 4 * inner) + 5 * heads * length**2)
+    kept = 18 * width + 2 * run.model.family_config.inner_tensors * inner
+    block = factor * batch * (length * kept + 5 * heads * length**2)
     if run.train.gradient_checkpointing:
         return int(config.num_hidden_layers * 4 * length * batch * width + block)
     return int(config.num_hidden_layers * block)

@@ -50,7 +50,7 @@ from peftbench.runner import sharding, sweep, tune
 from peftbench.system import hub, offline_folder, processes, run_locks
 from peftbench.system.hardware import gpus
 from peftbench.system.hub import locate
-from peftbench.training import trainer
+from peftbench.training import memory_need, trainer
 
 SLURM = ["cluster=slurm"]
 
@@ -1117,14 +1117,65 @@ def test_doctor_estimates_the_memory_of_one_gpu(monkeypatch):
     found = doctor.memory_check(run)
     assert found.state == doctor.GOOD
     assert "about 9.2 GiB on a GPU (weights 3.2, gradients 1.3, optimizer 2.6" in found.found
-    assert "16 × 128 tokens: one with 12 GB" in found.found
-    for room, state in ((8, doctor.BAD), (11, doctor.GOOD)):
+    assert "16 bits (auto, on GPUs since Ampere), 16 × 128 tokens: one with 12 GB" in found.found
+    for room, state in ((8, doctor.BAD), (10, doctor.BAD), (11, doctor.GOOD)):
         monkeypatch.setattr(doctor, "_largest_room", lambda seen, room=room: room * 2**30)
         found = doctor.memory_check(run)
         assert found.state == state
     monkeypatch.setattr(doctor, "_largest_room", lambda seen: 8 * 2**30)
     assert "8 GiB are free here" in (found := doctor.memory_check(run)).found
     assert "QLoRA" in found.do
+
+
+def test_doctor_knows_rooms_beyond_the_gpus_that_are_sold(monkeypatch):
+    (run,) = plan("model=roberta_large", "method=full", "train.batch_size=16").runs
+    monkeypatch.setattr(doctor, "gpus", lambda: ["0"])
+    monkeypatch.setattr(doctor, "_auto_is_bf16", lambda seen: True)
+    monkeypatch.setattr(memory_need, "GPU_SIZES", (8,))
+    for room, state in ((11, doctor.GOOD), (10, doctor.BAD)):
+        monkeypatch.setattr(doctor, "_largest_room", lambda seen, room=room: room * 2**30)
+        found = doctor.memory_check(run)
+        assert (found.state, "more than one with 8 GB has" in found.found) == (state, True)
+    assert "; 10 GiB are free here, of which tensors can fill 90%" in found.found
+
+
+@pytest.mark.parametrize(
+    ("words", "capability", "bits"),
+    [
+        ((), 7, 32),
+        ((), 8, 16),
+        (("train.precision=fp16",), 7, 16),
+        (("train.precision=fp32",), 9, 32),
+    ],
+)
+def test_doctor_estimates_in_the_precision_that_the_gpu_has(words, capability, bits, monkeypatch):
+    (run,) = plan("model=tiny", *words).runs
+    monkeypatch.setattr(doctor, "gpus", lambda: ["0"])
+    monkeypatch.setattr(doctor, "_largest_room", lambda seen: 2**40)
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda number: number)
+    monkeypatch.setattr(
+        pynvml, "nvmlDeviceGetCudaComputeCapability", lambda handle: (capability, 0)
+    )
+    assert f" {bits} bits, " in doctor.memory_check(run).found
+
+
+def test_doctor_finds_gpus_by_the_beginning_of_their_uuid(monkeypatch):
+    """CUDA takes it, NVML does not."""
+    uuids = ["GPU-1a2b-33", "GPU-1a2c-44"]
+
+    def by_uuid(name):
+        if name not in uuids:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+        return uuids.index(name)
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", by_uuid)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 2)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda number: number)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetUUID", uuids.__getitem__)
+    assert [doctor._handle(name) for name in ("GPU-1a2c", "GPU-1a2b-33", "1")] == [1, 0, 1]
+    with pytest.raises(pynvml.NVMLError):
+        doctor._handle("GPU-1a2")
 
 
 def test_doctor_names_versions_other_than_the_tested_ones(tmp_path, monkeypatch):

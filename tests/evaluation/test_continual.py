@@ -92,9 +92,15 @@ def test_a_stopped_stream_goes_on_to_the_same_bits(tmp_path):
     with pytest.raises(TrainingInterrupted):
         followed(tmp_path / "cut", evaluation, stop=stop)
     assert len(list((tmp_path / "cut" / "checkpoints").iterdir())) == 2
+    before = continual.load_progress(ResultsFolder(tmp_path / "cut"), evaluation).spent
     results, found, arrays = followed(tmp_path / "cut", evaluation)
     assert arrays.keys() == whole.keys()
     assert all(np.array_equal(array, whole[name]) for name, array in arrays.items())
+    spent = found.findings["spent"]
+    assert (len(before), spent[: len(before)]) == (1, before)
+    for phase, part in (("train", "seconds"), ("evaluate", "evaluate_seconds")):
+        assert all(one[part] > 0 for one in spent)
+        assert found.seconds[phase] == pytest.approx(sum(one[part] for one in spent))
     results.save_evaluated(found, arrays)
     assert list((tmp_path / "cut" / "checkpoints").iterdir()) == []
 

@@ -1,10 +1,13 @@
 """Sets of a suite that share a pass: what is said of each is its own."""
 
+import weakref
+
 import numpy as np
 import pytest
 import tiny
 import torch
 from short_runs import CPU, SHORT
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from peftbench.config.sweep import plan
 from peftbench.core.runtime import RuntimeConfig
@@ -59,3 +62,40 @@ def test_norms_inside_a_wrapper_have_moved_and_are_not_inserted():
     after = evaluator.moved(model)
     assert (before["l2"], after["l2"]) == (0, pytest.approx(0.5 * 32**0.5))
     assert after["inserted_l2"] == before["inserted_l2"]
+
+
+class Doubles(TorchDispatchMode):
+    """The most bytes of fp64 tensors that are alive at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.alive, self.most = {}, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and made.dtype == torch.float64:
+            place = made.untyped_storage().data_ptr()
+            self.alive[place] = weakref.ref(made), made.nbytes
+            self.most = max(
+                self.most, sum(n for one, n in self.alive.values() if one() is not None)
+            )
+        return made
+
+
+def test_weights_are_compared_in_fp64_one_tensor_at_a_time():
+    """All of them at once would take 24 bytes a parameter beside the weights."""
+    model = AdaptedModel(tiny.backbone("roberta"), classes=2, seed=0)
+    build_method(tiny.one_run("method=full").method).insert(model)
+    with torch.no_grad():
+        for name, p in model.trained().items():
+            p.add_(0 if model.in_head(name) else -0.25)
+    with Doubles() as doubles:
+        moved = evaluator.moved(model)
+    outside = [p for name, p in model.pretrained.items() if not model.in_head(name)]
+    count, largest = sum(p.numel() for p in outside), max(p.numel() for p in outside)
+    norm = torch.cat([p.flatten() for p in outside]).double().norm()
+    assert moved["mean_abs"] == pytest.approx(0.25)
+    assert moved["l2"] == pytest.approx(0.25 * count**0.5)
+    assert moved["relative"] == pytest.approx(0.25 * count**0.5 / norm)
+    assert moved["inserted_l2"] == 0
+    assert 8 * largest <= doubles.most < 8 * (largest + 100)

@@ -27,6 +27,11 @@ WRONG = [
     ("config.json", "intermediate_size", 0, "a whole number, 1 or more"),
     ("config.json", "type_vocab_size", [2], "a whole number, 0 or more"),
     ("config.json", "id2label", ["no", "yes"], "an object"),
+    ("config.json", "pad_token_id", "[PAD]", "a whole number or null"),
+    ("config.json", "rope_scaling", "linear", "an object ({...}) or null"),
+    ("config.json", "rope_parameters", [], "an object ({...}) or null"),
+    ("config.json", "num_key_value_heads", "4", "a whole number, 1 or more, or null"),
+    ("config.json", "head_dim", 0, "a whole number, 1 or more, or null"),
     ("config.json", "model_type", 5, "a text"),
     ("tokenizer_config.json", "model_max_length", "abc", "a whole number, 1 or more, or null"),
     ("tokenizer_config.json", "model_max_length", 0, "a whole number, 1 or more, or null"),
@@ -53,6 +58,8 @@ RIGHT = [
     ("tokenizer_config.json", "pad_token", {"__type": "AddedToken", "content": "[PAD]"}),
     ("tokenizer_config.json", "tokenizer_class", None),
     ("config.json", "id2label", None),
+    ("config.json", "pad_token_id", None),
+    ("config.json", "num_key_value_heads", None),
 ]
 
 

@@ -67,7 +67,7 @@ def test_reasons_are_told_apart(hub):
     }
     assert "the hub has no repository people/nobody: check its spelling" in told["repository"]
     assert "no revision dddd" in told["revision"]
-    assert "HF_HUB_OFFLINE is set" in told["offline"]
+    assert "TRANSFORMERS_OFFLINE is set, and the cache does not have it" in told["offline"]
     assert "no connection to the hub" in told["connection"]
     hub.status, hub.times, hub.code = 401, 99, "GatedRepo"
     assert "is gated: accept its terms" in locate(hub)[0]

@@ -331,3 +331,13 @@ def test_a_score_that_is_not_finite_is_an_error():
     huge = np.full((4, 1), 1e300)
     with pytest.raises(FloatingPointError, match="rmse is inf"):
         task_metrics.score(["rmse"], huge, np.arange(4, dtype=np.float32))
+
+
+def test_log_odds_that_differ_in_their_last_digits_have_half_the_area_on_all_resamples():
+    """As reports count the undefined area of all examples."""
+    label = np.arange(40) % 2
+    values = np.stack([3 + 1e-8 * label, 3 + 1e-3 * label])
+    counts = np.random.default_rng(0).multinomial(40, np.full(40, 1 / 40), size=20)
+    assert [task_metrics.auc(one, label) for one in values] == [None, 1.0]
+    found = task_metrics.auc_on_resamples(values, label, counts.astype(np.float64))
+    assert found == pytest.approx(np.tile([0.5, 1.0], (20, 1)))

@@ -178,6 +178,24 @@ def test_a_gpu_that_refuses_kernels_ends_the_sweep_before_it_starts(scripted, tm
     assert len(started(tmp_path)) == 1
 
 
+@pytest.mark.parametrize(
+    ("given", "order"), [(None, "PCI_BUS_ID"), ("3,4", "not given")], ids=["by NVML", "given"]
+)
+def test_a_worker_sees_gpus_by_the_numbers_under_which_they_were_found(
+    given, order, scripted, monkeypatch
+):
+    """NVML goes by the bus, CUDA by speed unless it is told; given numbers are CUDA's own."""
+    for name, value in (("CUDA_VISIBLE_DEVICES", given), ("CUDA_DEVICE_ORDER", None)):
+        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
+    told = """
+    seen = os.environ["CUDA_VISIBLE_DEVICES"]
+    order = os.environ.get("CUDA_DEVICE_ORDER", "not given")
+    tell("refused", reason=f"sees {seen} by {order}")
+    """
+    with pytest.raises(ConfigError, match=f"sees 3 by {order}$"):
+        scripted(told, gpus=["3", "4"]).check_runs(RUNS)
+
+
 def test_workers_that_leave_when_they_are_told_to_are_replaced_each_time(scripted, tmp_path):
     """As when a scheduler signals single workers: their runs go on in others."""
     leaves = """

@@ -10,6 +10,7 @@ from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
 from peftbench.core.runtime import RuntimeConfig
 from peftbench.data import loading
+from peftbench.methods import dry_run
 from peftbench.results.store import ResultsFolder
 from peftbench.runner.worker import preflight
 from peftbench.suites import base
@@ -61,6 +62,8 @@ def test_replay_adds_a_part_of_every_earlier_chunk(replay, counts):
         ),
         (["suite.sequence=[synthetic_accept]"], "did you mean synthetic_acceptability or"),
         (["suite.sequence=[paws]"], "paws has nothing to train on"),
+        (["task=mrpc", "suite.sequence=[socialqa]"], "socialqa wants texts, which no"),
+        (["task=mrpc", "size=2", "suite.sequence=[mnli]"], "hold all 3 classes of mnli"),
         (
             ["suite.sequence=[synthetic_similarity]", "suite.replay=0.5"],
             "another task have another",
@@ -94,6 +97,14 @@ def test_a_sequence_without_the_training_data_of_a_later_task_is_refused_before_
         patch.setattr(loading, "load_split", lost)
         with pytest.raises(ConfigError, match="no such file"):
             rounds.check_data(evaluation.run, None)
+
+
+def test_later_tasks_of_a_sequence_are_rehearsed_before_the_first_trains(monkeypatch):
+    evaluation, _ = one("task=synthetic_opinion", "suite.sequence=[synthetic_similarity]")
+    rehearsed = []
+    monkeypatch.setattr(dry_run, "rehearse", lambda run, root: rehearsed.append(run.task.name))
+    found = preflight([evaluation.run], [evaluation], RuntimeConfig(device="cpu"))
+    assert (found["errors"], rehearsed) == ([], ["synthetic_opinion", "synthetic_similarity"])
 
 
 def test_a_chain_of_priors_needs_posteriors():

@@ -67,6 +67,14 @@ def test_too_few_passes_for_a_percentile_are_refused(repeats):
         suite(repeats)
 
 
+def test_more_passes_to_warm_up_than_are_timed_are_refused():
+    words = ("suite=latency", "suite.repeats=20")
+    with pytest.raises(ConfigError, match=r"suite\.warmup=21: .* suite\.repeats=20 timed"):
+        planned(*words, "suite.warmup=21")
+    (evaluation,) = planned(*words, "suite.warmup=20")
+    assert base.build_suite(evaluation.suite).warmup == 20
+
+
 @pytest.mark.slow
 def test_kept_weights_are_timed_in_both_forms(tmp_path):
     results = ResultsFolder(tmp_path)

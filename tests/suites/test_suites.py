@@ -293,9 +293,28 @@ def test_shift_to_values_of_another_unit_is_judged_in_the_runs_own(home, unit, t
 
 
 def test_sets_of_one_unit_keep_their_key_and_scores():
-    words = ("task=stsb", "suite=shift_local", "suite.targets={sts_onwn:{},mrpc:{}}")
-    evaluation, _ = one(*words)
-    assert evaluation.suite["revision"] == 2
+    asked = [("stsb", "sts_onwn:{}"), ("mrpc", "stsb:{above:3.5}"), ("stsb", "sts_onwn:{},mrpc:{}")]
+    found = [
+        one(f"task={task}", "suite=shift_local", f"suite.targets={{{targets}}}")[0]
+        for task, targets in asked
+    ]
+    assert [evaluation.suite["revision"] for evaluation in found] == [2, 2, 3]
+
+
+@pytest.mark.parametrize(("spread", "auc"), [(0.5, 1.0), (0.009, None)])
+@pytest.mark.parametrize("unit", [1.0, 1e-7])
+def test_values_order_classes_where_they_are_more_than_one_value_at_home(spread, unit, auc):
+    """By the rule of `metrics.base.FLAT`, whatever the unit."""
+    evaluation, shift = one("suite=shift", "task=synthetic_similarity")
+    label = np.arange(200) % 2
+    home = unit * (label - 0.5).astype(np.float32) * 2  # standard deviation 1
+    value = (spread * home)[:, None]
+    answers = {"label": label, "scores": value}
+    target = "synthetic_paraphrase"
+    found = {target: answers, f"untrained/{target}": answers}
+    known = {"label": home, "scores": value}
+    told = shift.findings(record(evaluation.run), known, found)["targets"][target]
+    assert told["scores"] == told["untrained"] == {"auc": auc}
 
 
 def test_shift_to_a_users_file(tmp_path):

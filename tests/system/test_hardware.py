@@ -18,8 +18,9 @@ def machine(monkeypatch, tmp_path):
     """Set a machine of 8 cores with 16 hardware threads and 64 GiB, no limits by default."""
     monkeypatch.setattr(cgroups, "OWN", tmp_path / "self")
     monkeypatch.setattr(cgroups, "MOUNT", tmp_path / "cgroup")
-    for name in ("SLURM_CPUS_PER_TASK", "SLURM_MEM_PER_NODE"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(hardware, "_CPUS", tmp_path / "cpu")
+    for name in ("CPUS_PER_TASK", "CPUS_ON_NODE", "MEM_PER_NODE", "MEM_PER_CPU"):
+        monkeypatch.delenv(f"SLURM_{name}", raising=False)
     monkeypatch.setattr(psutil, "cpu_count", lambda logical: 16 if logical else 8)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=64 * GIB))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
@@ -46,6 +47,18 @@ def test_a_process_that_is_bound_has_the_cores_it_is_bound_to(machine, monkeypat
     assert hardware.cores() == 3
 
 
+@pytest.mark.parametrize(("bound", "cores"), [({0, 8, 1, 9}, 2), ({0, 1, 2}, 3), ({3, 11}, 1)])
+def test_two_threads_of_a_core_that_a_process_is_bound_to_count_once(
+    machine, tmp_path, monkeypatch, bound, cores
+):
+    for number in range(16):
+        file = tmp_path / "cpu" / f"cpu{number}" / "topology" / "thread_siblings_list"
+        file.parent.mkdir(parents=True)
+        file.write_text(f"{number % 8},{number % 8 + 8}\n")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: bound)
+    assert hardware.cores() == cores
+
+
 def test_a_system_that_does_not_tell_its_cores_has_its_threads(machine, monkeypatch):
     monkeypatch.setattr(psutil, "cpu_count", lambda logical: None)
     assert hardware.cores() == 16
@@ -56,6 +69,12 @@ def test_a_scheduler_that_binds_nothing_gives_its_share_in_the_environment(machi
     monkeypatch.setenv("SLURM_MEM_PER_NODE", "2048")
     assert hardware.cores() == 4
     assert hardware.memory() == 2 * GIB
+
+
+def test_slurm_may_give_memory_by_cpu(machine, monkeypatch):
+    monkeypatch.setenv("SLURM_MEM_PER_CPU", "2048")
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", "6")
+    assert hardware.memory() == 12 * GIB
 
 
 @pytest.mark.parametrize(

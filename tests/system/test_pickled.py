@@ -8,7 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from hub_server import COMMIT, Hub
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from peftbench.cli.main import main
 from peftbench.config.sweep import plan
@@ -69,6 +69,20 @@ def test_a_folder_is_refused_then_converted_once_and_used(tmp_path, cache_folder
         plan(*words)
 
 
+def test_an_adapter_that_was_left_beside_a_pickle_is_not_the_model(tmp_path):
+    folder = made.checkpoint(tmp_path / "model", whole=True)
+    pickle_only(folder)
+    save_file({"x": torch.zeros(1)}, folder / "adapter_model.safetensors")
+    words = made.words_of(folder)
+    refused = ask("plan", *words)
+    assert "convert it to safetensors once" in refused.output.replace("\n", " ")
+    assert ask(*told_command(refused.output)).exit_code == 0
+    (run,) = plan(*words).runs
+    assert [path.name for path in hub.locate(run.model).glob("*.safetensors")] == [
+        "model.safetensors"
+    ]
+
+
 @pytest.mark.slow
 def test_a_pickle_that_is_more_than_tensors_is_never_loaded(tmp_path, cache_folder):
     folder = made.checkpoint(tmp_path / "model")
@@ -80,11 +94,14 @@ def test_a_pickle_that_is_more_than_tensors_is_never_loaded(tmp_path, cache_fold
 
 
 @pytest.mark.slow
-def test_a_model_in_the_cache_of_the_hub(tmp_path, monkeypatch):
+@pytest.mark.parametrize("adapter", [False, True], ids=["alone", "beside an adapter"])
+def test_a_model_in_the_cache_of_the_hub(adapter, tmp_path, monkeypatch):
     """As transformers left it there; planned without the hub, brought to nodes as safetensors."""
     place = tmp_path / "hub/models--people--old/snapshots" / COMMIT
     made.checkpoint(place, whole=True)
     pickle_only(place)
+    if adapter:
+        save_file({"x": torch.zeros(1)}, place / "adapter_model.safetensors")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     words = [w for w in made.words_of(place) if "checkpoint" not in w]
     words += ["model.checkpoint=people/old", f"model.revision={COMMIT}"]
@@ -94,7 +111,8 @@ def test_a_model_in_the_cache_of_the_hub(tmp_path, monkeypatch):
         *("model=auto", "model.checkpoint=people/old", f"model.revision={COMMIT}"),
     ]
     brought = tmp_path / "brought"
-    assert ask("prefetch", *words, "--to", str(brought)).exit_code == 0
+    done = ask("prefetch", *words, "--to", str(brought))
+    assert done.exit_code == 0, done.output
     (run,) = plan(*words).runs
     assert (
         hub.locate(run.model)
