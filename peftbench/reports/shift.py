@@ -43,7 +43,7 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
             told = [e.findings["targets"] for e in every]
             constant = _across(told, columns, "trivial")
             lines.append([convention.BEST_CONSTANT, *values, *constant, "", ""])
-        for values, every in _before(section, _STARTS).items():
+        for values, every in _before(section, _starts(section)).items():
             told = [e.findings["targets"] for e in every]
             lines.append(["untrained", *values, *_across(told, columns, "untrained"), "", ""])
         for row, members in section.rows.items():
@@ -143,12 +143,18 @@ def _lengths(section: grouping.TableSection) -> str:
         return ""
     return (
         "Generated texts of maximum length, which have a low ROUGE whatever they say: "
-        f"{', '.join(told)}."
+        f"{', '.join(told)}. No best constant is sought where texts are wanted."
     )
 
 
 #: What the model before training depends on beside the seed: one for all methods that share these.
 _STARTS = ("model", "prompt", "suite", "train.max_length", "train.precision")
+
+
+def _starts(section: grouping.TableSection) -> tuple[str, ...]:
+    """`_STARTS`, without the run's prompt where targets are asked in their own."""
+    own = all(e.evaluation.suite.get("own_words") for e in section.found)
+    return tuple(name for name in _STARTS if not (own and name == "prompt"))
 
 
 def _before(
@@ -174,7 +180,7 @@ def _across(told: list[Json], columns: list[_Column], which: str) -> list[str]:
     for column in columns:
         here = [one[column.target] for one in told if column.target in one]
         if which == "trivial":
-            levels = [one["trivial"] if column.compared else CONSTANT_AUC for one in here]
+            levels = [_best_constant(one) if column.compared else CONSTANT_AUC for one in here]
             cells += [grouping.mean_and_deviation(levels)[0], *[""] * column.compared]
             continue
         cells.append(grouping.spread([target[which].get(column.metric) for target in here]))
@@ -252,12 +258,18 @@ def _heat(section: grouping.TableSection) -> list[_HeatLine]:
         for row, members in section.rows.items()
     ]
     every = [e for members in section.rows.values() for e in members]
-    trivial = scores(every, lambda target, metric: target["trivial"])
-    lines.append(_HeatLine(convention.BEST_CONSTANT, None, len(every), trivial))
-    for values, found in _before(section, _STARTS).items():
+    constant = scores(every, lambda target, metric: _best_constant(target))
+    lines.append(_HeatLine(convention.BEST_CONSTANT, None, len(every), constant))
+    for values, found in _before(section, _starts(section)).items():
         label = ", ".join(["untrained", *filter(None, values)])
         lines.append(_HeatLine(label, None, len(found), scores(found, _untrained)))
     return lines
+
+
+def _best_constant(target: Json) -> float | None:
+    """None of sets of wanted texts, of which nobody looked for the best one."""
+    found: float | None = None if "texts" in target else target["trivial"]
+    return found
 
 
 def _scored(target: Json, metric: str) -> float | None:

@@ -55,8 +55,19 @@ def test_texts_that_do_not_end_are_counted_below_the_table():
     told = {"metric": "rouge_l", "scores": {"rouge_l": 0.3}, "untrained": {"rouge_l": 0.1}}
     findings = [{"targets": {"sciqa": target(0, 0) | told | {"texts": lengths}}, "moved": MOVED}]
     (table,) = shift.tables(*evaluated(findings, "method=lora", "suite=shift"))
-    assert table.notes[0].endswith("whatever they say: untrained 80 %, LoRA 2 %.")
+    assert "whatever they say: untrained 80 %, LoRA 2 %. No best" in table.notes[0]
+    assert table.rows[0][1] == "–"
     assert "auc" not in " ".join(table.columns)
+
+
+def test_a_model_before_training_is_one_row_where_targets_have_their_own_prompts():
+    """The number of demonstrations that a run was trained with is none of its settings."""
+    findings = [{"targets": {"qqp": target(0.7, 0.436)}, "moved": MOVED}] * 2
+    words = ("method=lora", "suite=transfer", "model=smollm2_135m", "prompt=words")
+    none, trained = evaluated(findings, *words, "prompt.num_demonstrations=0")
+    two, more = evaluated(findings, *words, "prompt.num_demonstrations=2")
+    (table,) = shift.tables(none + two, trained | more)
+    assert [row[:2] for row in table.rows[:2]] == [["best constant", ""], ["untrained", ""]]
 
 
 MOVED = {"relative": 0.01, "inserted_l2": 1.0}
