@@ -405,3 +405,13 @@ def test_names_are_text_whatever_they_hold():
     files = registry.files(found, "svg")
     assert b"&lt;b&gt;$x_1$ a/b" in files["sizes.svg"]
     assert b"&lt;b&gt;$x_1$ a/b: mean score" in files["plots.md"]
+
+
+def test_a_cost_of_some_seeds_is_no_cost_of_the_row_but_a_latency_is():
+    made = [records.record(run, 0.8) for run in records.runs("method=lora", "seed=0,1")]
+
+    def cost(record):
+        return 3.0 if record.run.seed == 0 else None
+
+    assert pareto.points({"lora": made}, cost) == {}
+    assert pareto.points({"lora": made}, cost, some=True) == {"lora": (80.0, 3.0)}
