@@ -129,6 +129,16 @@ def conditions(record: Record) -> str:
     return canonical([record.run.budget, made_with(record)])
 
 
+def have_several_conditions(records: Iterable[Record]) -> bool:
+    """Whether no test can tell which of the rows of these is best.
+
+    What trained nothing may stand beside any budget: who is above it is so with the budget.
+    """
+    every = list(records)
+    trained = {conditions(record) for record in every if not record.run.untrained}
+    return len(trained) > 1 or len({record.environment.get("precision") for record in every}) > 1
+
+
 def sized(record: Record) -> tuple[str, int]:
     """Task and training examples of a record."""
     return record.run.task.name, record.work["train_size"]

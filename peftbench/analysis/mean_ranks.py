@@ -116,5 +116,7 @@ def _whole(blocks: Blocks) -> tuple[frozenset[grouping.Row], list[Block]]:
     ]
     fit = [(kind, shared) for kind, shared in found if len(shared) > 1]
     return max(
-        fit, key=lambda one: (len(one[0]) * len(one[1]), sorted(one[0])), default=(frozenset(), [])
+        fit,
+        key=lambda one: (len(one[0]) * len(one[1]), len(one[0]), sorted(one[0])),
+        default=(frozenset(), []),
     )

@@ -271,10 +271,14 @@ def _fronts(
     Args:
         found: score and cost by row.
         cell: records by row.
-        across: whether rows of several budgets and precisions share one.
+        across: whether rows of several budgets and precisions, and of none, share one.
         diverged: runs without a record, beside which no row is on a front.
     """
-    whole = {label: point for label, point in found.items() if not diverged.count(cell[label])}
+    whole = {
+        label: point
+        for label, point in found.items()
+        if not diverged.count(cell[label]) and (across or not cell[label][0].run.untrained)
+    }
     return fronts(whole, lambda label: across or grouping.conditions(cell[label][0]))
 
 

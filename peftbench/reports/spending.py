@@ -168,7 +168,7 @@ def _near(
     records: list[Record], lost: int, reference: tuple[float, float] | None, part: float
 ) -> str:
     """The median over seeds, of which those that diverged, or never come near, take for ever."""
-    if reference is None:
+    if reference is None or records[0].run.untrained:
         return "–"
     base, score = reference
     goal = base + part * (score - base)

@@ -220,3 +220,15 @@ def test_what_is_asked_of_a_task_tells_rows_apart(words):
     by_row, split = grouping.of_records([records.record(run) for run in records.runs(*words)])
     assert len(by_row) == 2
     assert len(split) == 1
+
+
+def test_what_trained_nothing_stands_beside_any_budget_but_not_beside_two():
+    full, lora, none = (
+        records.record(*records.runs(*words))
+        for words in (("method=full",), ("method=lora", "budget.steps=8"), ("budget.steps=0",))
+    )
+    assert not grouping.have_several_conditions([full, none])
+    assert grouping.have_several_conditions([full, lora])
+    assert grouping.conditions(full) != grouping.conditions(none)
+    other = records.record(none.run, environment=none.environment | {"precision": "fp32"})
+    assert grouping.have_several_conditions([full, other])

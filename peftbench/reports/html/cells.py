@@ -128,11 +128,13 @@ def cheapest_front(
     Args:
         here: the cells.
         cost: of one.
-        across: whether those of several budgets and precisions are held against each other.
+        across: whether those of several budgets and precisions, and of none, are held against each
+            other.
     """
     points = {
-        number: (None if cell.diverged else cell.score, cost(cell))
+        number: (cell.score, cost(cell))
         for number, cell in enumerate(here)
+        if not cell.diverged and (across or not cell.records[0].run.untrained)
     }
     kinds = [across or grouping.conditions(cell.records[0]) for cell in here]
     return [here[number] for front in fronts(points, kinds.__getitem__) for number in front]

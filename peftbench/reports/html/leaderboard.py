@@ -93,7 +93,7 @@ def best(
             rows.setdefault(row_of[record.run.key], {})[record.run.seed] = record
         whole = len(members) == counted.count(one) <= best_in_column.MOST
         scored = all(record.score is not None for record in members)
-        alike = len({grouping.conditions(record) for record in members}) == 1
+        alike = not grouping.have_several_conditions(members)
         if not (whole and scored and alike and len(rows) > 1 and min(map(len, rows.values())) > 1):
             continue
         top = max(rows, key=lambda row: statistics.fmean(r.score or 0 for r in rows[row].values()))
