@@ -27,17 +27,22 @@ from peftbench.config.sweep import plan
 from peftbench.core.arrays import Floats
 from peftbench.core.configs import TaskConfig
 from peftbench.core.errors import ConfigError, no_records
-from peftbench.core.run import Record, Run, canonical
+from peftbench.core.run import Json, Record, Run, canonical
 from peftbench.core.text import did_you_mean
 from peftbench.metrics import task_metrics
+from peftbench.results.choices import scan
 from peftbench.results.predictions import Load, readable
 from peftbench.results.store import ResultsFolder
+from peftbench.results.tuned import Tuned
 
 #: Records of so many times more or fewer examples do not tell.
 FAR = 4.0
 
 #: Fewer seeds of the likeliest method do not tell.
 SEEDS = 3
+
+#: Metrics that are undefined for a constant prediction.
+_CORRELATIONS = ("matthews", "pearson", "spearman")
 
 #: What may be asked; all else is what is answered.
 _ASKED = ("task", "size", "model", "budget.seconds", "data.root")
@@ -74,7 +79,7 @@ class Option:
     Attributes:
         label: method, and settings in which its rows differ.
         chance: that its expected score is the highest; None where that cannot be said.
-        scores: of its seeds, at the end or when time was up; of a collapsed one the constant's.
+        scores: of its seeds, at the end or when time was up.
         seeds, collapsed: how many there are; predict one class or value throughout.
         seconds: of training, mean over seeds, up to when the scores were read.
         peak_bytes: the most memory over phases and seeds; None where it was not measured.
@@ -229,12 +234,17 @@ def from_folders(words: Sequence[str], folders: list[ResultsFolder]) -> Advice:
     records = [record for record, _ in of.values()]
     if not of:
         raise no_records(" and ".join(str(results.folder) for results in folders), odd)
+    chosen = [choice for results in folders for choice in scan(results)[0]]
+    tuned = Tuned.from_runs((record.run for record in records), chosen)
+    records, _, tuned = tuned.without_untuned(records, [])
     question = ask(*words, records=records)
     gone = {run.key: run for results in folders for run in results.diverged()}
     diverged = Diverged.from_runs(run for key, run in gone.items() if key not in of)
     found = advise(question, records, lambda r: of[r.run.key][1].predictions(r), diverged)
     warnings = [text for results in folders if (text := costs.read_warning(results.folder))]
     left = [f"left out, unreadable: {reason}" for reason in odd.values()]
+    if tuned.left_out:
+        left.append(f"{tuned.left_out} untuned runs left out, which are the same as tuned ones")
     return replace(found, distance=[*found.distance, *left], warnings=warnings)
 
 
@@ -252,16 +262,14 @@ def advise(
         ConfigError: if there are none of such a kind of task.
         RecordError: if runs of one task predicted on other examples.
     """
-    near, gone = readable(convention.counted_records(_nearest(question, records)), load)
+    nearest, others = _nearest(question, records)
+    near, gone = readable(convention.counted_records(nearest), load)
     if not near:
         raise ConfigError("\n".join(["the nearest records have no predictions", *gone]))
     by_row, split = grouping.of_records(near)
     labels = grouping.labels(by_row, split)
     read = {row: [_read(question, record) for record in by_row[row]] for row in by_row}
-    lost = {
-        row: len((diverged or Diverged()).beside(record.run for record in by_row[row]))
-        for row in by_row
-    }
+    lost = {row: (diverged or Diverged()).count(by_row[row]) for row in by_row}
     options = {row: _option(labels[row], by_row[row], read[row], lost[row]) for row in by_row}
     sure = [row for row, one in options.items() if not one.why]
     early = any(options[row].early for row in sure)
@@ -280,6 +288,8 @@ def advise(
         key=lambda one: (-_or(one.chance, -1), -_or(one.score, -math.inf), one.label),
     )
     distance, doubts = distance_notes(question, near)
+    if others:
+        distance.append(f"{others} records left out, of other metrics or folds of that task")
     doubts += _doubts(order, question)
     if constant is not None and not beaten and any(one.chance is not None for one in order):
         doubts.append(
@@ -289,8 +299,12 @@ def advise(
     return Advice(order, metric, _source(near), over, [*distance, *gone], doubts)
 
 
-def _nearest(question: AdviceQuestion, records: list[Record]) -> list[Record]:
-    """Records of the task, model and size that are nearest to those of the question."""
+def _nearest(question: AdviceQuestion, records: list[Record]) -> tuple[list[Record], int]:
+    """Records of the task, model and size that are nearest to those of the question.
+
+    Where they were scored by several metrics, or on several folds, those of the question's own, or
+    of the most records; also how many others there are.
+    """
     like = [r for r in records if r.run.task.kind == question.run.task.kind]
     if not like:
         raise ConfigError(
@@ -312,7 +326,12 @@ def _nearest(question: AdviceQuestion, records: list[Record]) -> list[Record]:
         )
 
     first = min(map(apart, like))
-    return [record for record in like if apart(record) == first]
+    found = [record for record in like if apart(record) == first]
+    parts: dict[str, list[Record]] = {}
+    for record in found:
+        parts.setdefault(grouping.asked(record.run), []).append(record)
+    kept = parts.get(grouping.asked(question.run)) or max(parts.values(), key=len)
+    return kept, len(found) - len(kept)
 
 
 @dataclass(frozen=True)
@@ -341,9 +360,26 @@ def _read(question: AdviceQuestion, record: Record) -> _Reading | None:
     there = [point for point in record.curve if point["seconds"] <= limit]
     if not there or _curve_of(record):
         return None
-    last, names = there[-1], record.run.task.metrics
-    failed = all(last.get(name) == record.trivial[name] for name in names)
-    return _Reading(last.get(names[0]), failed, last["seconds"], True)
+    last = there[-1]
+    return _Reading(
+        last.get(record.run.task.metric), _constant(last, record), last["seconds"], True
+    )
+
+
+def _constant(point: Json, record: Record) -> bool:
+    """Whether the scores of a curve's point are those of one class, or value, for every example.
+
+    An undefined correlation was counted as `convention.CONSTANT`, and no other is just that. Of two
+    classes the one that is not the majority has the rest of the accuracy.
+    """
+    names = record.run.task.metrics
+    if any(point.get(name) == convention.CONSTANT for name in names if name in _CORRELATIONS):
+        return True
+    if record.run.task.classes == 2 and "accuracy" in names and "accuracy" in point:
+        level = record.trivial["accuracy"] or 0.0
+        if math.isclose(point["accuracy"], 1 - level, abs_tol=1e-9):
+            return True
+    return all(point.get(name) == record.trivial[name] for name in names)
 
 
 def _curve_of(record: Record) -> str:
@@ -445,6 +481,7 @@ def _seed_scores(
     """The seeds of a row, with what other examples would change where resamples are given."""
     known = [(r, one) for r, one in zip(members, read, strict=True) if one is not None]
     trained = [(record, one.score) for record, one in known if not one.failed]
+    gone = [one.score for _, one in known if one.failed and one.score is not None]
     moved: Floats | None = None
     if told is not None and trained:
         places = told.places([record for record, _ in trained])
@@ -459,4 +496,5 @@ def _seed_scores(
         failed=sum(one.failed for _, one in known),
         over_items=moved,
         seed=int(members[0].run.key, 16),
+        failed_score=statistics.fmean(gone) if gone else None,
     )

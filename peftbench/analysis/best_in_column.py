@@ -140,6 +140,8 @@ def _test(
     every = [record for seeds in records.values() for record in seeds.values()]
     if len({grouping.asked(record.run) for record in every}) > 1:
         return "rows answer different questions"
+    if grouping.have_several_conditions(every):
+        return "rows have several budgets or precisions"
     metric = grid.field.partition(".")[2] or every[0].run.task.metrics[0]
     if "/" in metric:
         return "only scores on the first reporting split are compared"

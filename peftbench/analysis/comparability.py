@@ -29,7 +29,7 @@ COSTS = ("seconds.", "speed.", "memory.", "peak_bytes", "energy_joules", "work.o
 #: What a method does not choose: where it differs in a column, rows say so.
 _SHARED = (
     *("run.model.", "run.task.", "run.prompt.", "run.augmentation.", "run.protocol"),
-    "run.loss_revision",
+    *("run.loss_revision", "run.budget."),
     *("prompt", "augmentation", "work.train_size"),
 )
 

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peftbench.analysis import bootstrap, failures, grouping, significance
+from peftbench.analysis.failures import Diverged
 from peftbench.analysis.significance import ALPHA, Effect
 from peftbench.core.errors import ConfigError
-from peftbench.core.run import Json, Record, canonical
+from peftbench.core.run import Json, Record
 from peftbench.core.text import did_you_mean
 from peftbench.metrics import task_metrics
 from peftbench.results.predictions import Load, stacked
@@ -50,6 +51,7 @@ class PairedComparison:
         superior: probability that a run of the row scores above one of the baseline.
         adjusted: p after Bonferroni's correction over the pairs of the family.
         failed: how many of the seeds collapsed, of the row and of the baseline.
+        lost: how many more seeds of either diverged, so that they have no score.
         sized: task and training examples.
         margin: a loss of so much is not worse.
     """
@@ -65,6 +67,7 @@ class PairedComparison:
     superior: float | None
     adjusted: float | None = None
     failed: tuple[int, int] = (0, 0)
+    lost: tuple[int, int] = (0, 0)
     sized: grouping.Sized = ("", 0)
     margin: float = MARGIN
 
@@ -87,13 +90,28 @@ class PairedComparison:
     def verdict(self) -> str:
         """In words, from the numbers alone."""
         if self.kind == "one seed":
-            return f"one seed: {self._models}"
+            return f"one seed: {self._models}{self.given}"
         if self.kind == "undecided":
-            return f"undecided at n = {self.seeds}"
+            return f"undecided at n = {self.seeds}{self.given}"
         within = f" within {100 * self.margin:g} point" + "s" * (self.margin != 0.01)
-        told = self.kind + within * (self.kind == "not worse")
-        trains = self.kind in ("better", "worse", "not worse") and self.failed == (0, 0)
-        return told + ", given that it trains" * trains
+        return self.kind + within * (self.kind == "not worse") + self.given
+
+    @property
+    def given(self) -> str:
+        """Behind a verdict: what it does not count."""
+        if any(self.lost):
+            return f"; {self.lost[0]} / {self.lost[1]} more seeds diverged"
+        decided = self.kind in ("better", "worse", "not worse")
+        return ", given that it trains" * (decided and self.failed == (0, 0))
+
+    @property
+    def overstated(self) -> bool:
+        """Whether the verdict favours a side of which seeds diverged, whose scores it lacks."""
+        return bool(self.lost[self.kind == "worse"]) and self.kind in (
+            "better",
+            "worse",
+            "not worse",
+        )
 
     def to_json(self) -> Json:
         """Plain data; scores as fractions, None for what is undefined."""
@@ -227,6 +245,7 @@ def compare(
     against: str | None = None,
     resamples: Resamples | None = None,
     margin: float = MARGIN,
+    diverged: Diverged | None = None,
 ) -> tuple[list[PairedComparison], list[str]]:
     """Compare each row of the score table with a baseline, task by task and size by size.
 
@@ -242,6 +261,7 @@ def compare(
             budget, none is the baseline and nothing is compared.
         resamples: shared with others who compare these records.
         margin: a loss of so much is not worse for practical purposes.
+        diverged: runs without a record, which the verdicts name.
 
     Returns:
         All pairs, and the names of the settings that tell rows of one method apart.
@@ -271,8 +291,17 @@ def compare(
             same = _conditions(here[base])
             here = {row: seeds for row, seeds in here.items() if _conditions(seeds) == same}
             task, metric = grouping.title(one, dict(parts)), members[0].run.task.metrics[0]
-            made = _pairs(here, base, labels, resamples, metric)
-            pairs += [replace(pair, task=task, sized=one, margin=margin) for pair in made]
+            gone = {row: (diverged or Diverged()).count(here[row].values()) for row in here}
+            pairs += [
+                replace(
+                    pair,
+                    task=task,
+                    sized=one,
+                    margin=margin,
+                    lost=(gone[pair.row], gone[base]),
+                )
+                for pair in _pairs(here, base, labels, resamples, metric)
+            ]
     return pairs, split
 
 
@@ -304,9 +333,7 @@ Seeds = dict[int, Record]  # of a row, by seed
 
 
 def _conditions(seeds: Seeds) -> str:
-    """What rows share that are compared: the budget, the precision, of seconds the machine too."""
-    first = next(iter(seeds.values()))
-    return canonical([first.run.budget, grouping.made_with(first)])
+    return grouping.conditions(next(iter(seeds.values())))
 
 
 def _examples(seeds: Seeds) -> float:

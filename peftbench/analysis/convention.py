@@ -2,10 +2,11 @@
 
 A correlation with a constant is undefined, so the record of such a run holds no score, and keeps
 none. A mean over the seeds that have one is the mean of the survivors, which nobody who starts a
-training can rely on, and it rises when a method fails. Reports, tests and advice therefore give a
-collapsed run the score of the constant prediction of its task: 0 for correlations, as scikit-learn
-and the code of GLUE have it, and for the accuracy what it has. Labels of one class leave a metric
-undefined for every prediction; nothing is counted there.
+training can rely on, and it rises when a method fails. Reports, tests and advice therefore count an
+undefined score of a collapsed run as 0, as scikit-learn and the code of GLUE have it. A score that
+is defined stays what it is: the accuracy of a run that predicts one class is that of this class,
+which is the constant prediction's only where it is the majority class of the training labels.
+Labels of one class leave a metric undefined for every prediction; nothing is counted there.
 
 This is the only place where undefined scores become numbers.
 """
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
 #: Version of the convention: a change makes reports of equal records differ. No run scores
 #: differently, so it is no part of `core.run.PROTOCOL`. 1 left undefined scores out of everything;
 #: 2 took values that differ in their last digits for predictions; 3 gave a collapsed run the
-#: precision of the constant prediction, though it may predict another class.
-CONVENTION = 4
+#: precision of the constant prediction, though it may predict another class; 4 drew the accuracy of
+#: such a run in advice as the constant prediction's, and left the seeds that never come near the
+#: reference out of the seconds to come near it.
+CONVENTION = 5
 
 #: What a metric that is undefined for a constant prediction counts as: a correlation with nothing.
 CONSTANT = 0.0
@@ -54,7 +57,8 @@ _FLAT = f"constant predictions, or values whose spread is below {100 * FLAT:.0f}
 #: How collapsed runs count, by kind of task.
 _COLLAPSED = {
     "classification": (
-        "Collapsed runs (one class predicted for all examples) count with the majority-class score."
+        "Collapsed runs (one class predicted for all examples) count with what that class scores, "
+        "an undefined score as 0."
     ),
     "regression": f"Collapsed runs ({_FLAT}) count with a correlation of 0.",
     "generation": "Collapsed runs (one text for all examples) count with the score of that text.",
@@ -62,8 +66,8 @@ _COLLAPSED = {
 
 #: Below figures and tables of scores of any kind of task.
 NOTE = (
-    "Collapsed runs (one class predicted for all examples) count with the majority-class score; in "
-    f"a regression ({_FLAT}) with a correlation of 0."
+    "Collapsed runs (one class predicted for all examples) count with what that class scores, an "
+    f"undefined score as 0; in a regression ({_FLAT}) with a correlation of 0."
 )
 
 _TRIVIAL = {

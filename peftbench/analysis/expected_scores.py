@@ -4,13 +4,14 @@ A run trains or it collapses. A row's expected score is a mixture,
 
     (1 - f) m + f b
 
-of the mean m of runs that train and the score b of the constant prediction, by the rate of failures
-f. With k of n seeds collapsed, f has the posterior Beta(w r + k, w (1 - r) + n - k): its prior has
-the rate r of all rows and the weight w of `WEIGHT` seeds, between rows that fail alike and rows of
-which one fails (`scripts/simulate_advice.py`). m is Student's t around the mean of the seeds that
-trained, cut to the range of the metric. Few seeds
-say little of their own variance, so that of the median row is put to it with the weight of
-`PRIOR_FREEDOM` degrees (the moderated variance of Smyth 2004, with the weight fixed).
+of the mean m of runs that train and the score b of those that collapse, by the rate of failures f.
+Where none collapsed, b is the score of the constant prediction. With k of n seeds collapsed, f has
+the posterior Beta(w r + k, w (1 - r) + n - k): its prior has the rate r of all rows and the weight
+w of `WEIGHT` seeds, between rows that fail alike and rows of which one fails
+(`scripts/simulate_advice.py`). m is Student's t around the mean of the seeds that trained, cut to
+the range of the metric. Few seeds say little of their own variance, so that of the median row is
+put to it with the weight of `PRIOR_FREEDOM` degrees (the moderated variance of Smyth 2004, with the
+weight fixed).
 """
 
 from dataclasses import dataclass
@@ -37,12 +38,15 @@ class SeedScores:
         over_items: (draws,) of the mean of the trained over resampled examples, less that on all;
             None where only seeds count.
         seed: of the draws.
+        failed_score: mean score of those that collapsed; None is the constant prediction's, which
+            they do not have where they predict another class.
     """
 
     trained: list[float]
     failed: int
     over_items: Floats | None
     seed: int
+    failed_score: float | None = None
 
 
 def draw_expected_scores(
@@ -52,7 +56,7 @@ def draw_expected_scores(
 
     Args:
         rows: of one task and size.
-        constant: score of the constant prediction, which a collapsed run has.
+        constant: score of the constant prediction.
         span: range of the metric.
         draws: how many; as many as `over_items` has.
     """
@@ -88,10 +92,11 @@ def _draw(
 ) -> Floats:
     from scipy.special import stdtr, stdtrit
 
+    level = constant if row.failed_score is None else row.failed_score
     generator = np.random.default_rng(row.seed)  # rows are drawn independently
     count = len(row.trained)
     if not count:
-        return np.full(draws, constant)  # what it scores where it trains was never seen
+        return np.full(draws, level)  # what it scores where it trains was never seen
     own = max(0, count - 1)
     squares = float(np.var(row.trained)) * count
     freedom = PRIOR_FREEDOM + own
@@ -103,7 +108,7 @@ def _draw(
         place = low + (high - low) * generator.random(draws)
         centre = np.clip(centre + error * stdtrit(freedom, place), *span)
     fails = generator.beta(WEIGHT * rate + row.failed, WEIGHT * (1 - rate) + count, draws)
-    found: Floats = (1 - fails) * centre + fails * constant
+    found: Floats = (1 - fails) * centre + fails * level
     return found
 
 

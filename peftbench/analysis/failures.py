@@ -4,6 +4,7 @@ A run that predicts one class throughout may be dead, its outputs the same whate
 its outputs order the examples, and the budget ended before the first of them crossed the threshold.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -125,6 +126,10 @@ class Diverged:
         """Those that differ from one of these runs in nothing but their seed."""
         return self.of_cells(dict.fromkeys(run.cell_key for run in runs)) if self.runs else []
 
+    def count(self, records: Iterable[Record]) -> int:
+        """How many seeds diverged beside those of these records."""
+        return len(self.beside(record.run for record in records))
+
     def alone(self, runs: Iterable[Run]) -> list[list[Run]]:
         """Those of whose cell no seed is among these runs, by cell."""
         cells = {run.cell_key for run in runs} if self.runs else set()
@@ -142,9 +147,24 @@ DIVERGED = "×"
 
 def diverged_notes(runs: Sequence[Run], diverged: Diverged) -> list[str]:
     """What a table of these runs says of those that diverged: what the mark is, what has no row."""
+    return [*[DIVERGED_NOTE] * bool(diverged.beside(runs)), *_without_a_row(runs, diverged)]
+
+
+def diverged_told(runs: Sequence[Run], diverged: Diverged) -> list[str]:
+    """What a figure of these runs, or a table without marks, says of those that diverged."""
+    beside = diverged.beside(runs)
+    told = [f"Seeds that diverged have no score and are not shown: {diverged_listed(beside)}."]
+    return [*told * bool(beside), *_without_a_row(runs, diverged)]
+
+
+def diverged_listed(runs: Iterable[Run]) -> str:
+    """How many of each method and task."""
+    counts = Counter((run.row, run.task.name) for run in runs)
+    return ", ".join(f"{row} on {task} ({count})" for (row, task), count in sorted(counts.items()))
+
+
+def _without_a_row(runs: Sequence[Run], diverged: Diverged) -> list[str]:
     told = []
-    if diverged.beside(runs):
-        told.append(DIVERGED_NOTE)
     if gone := diverged.alone(runs):
         cells = [_cell_title(cell) for cell in gone[:_NAMED]]
         more = [f"{len(gone) - _NAMED} more"] * (len(gone) > _NAMED)

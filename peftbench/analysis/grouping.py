@@ -13,9 +13,12 @@ Row = tuple[str, ...]
 Sized = tuple[str, int | float | str]  # task, training examples
 T = TypeVar("T")
 
+#: What `conditions` are of.
+_CONDITIONS = ("budget.", "precision", "machine")
+
 #: What a method does not choose: where it differs, rows of two methods say so as well.
 _SHARED = (
-    *("model", "protocol", "precision", "machine", "loss_revision", "task."),
+    *("model", "protocol", "loss_revision", "task.", *_CONDITIONS),
     *("prompt", "augmentation", "suite", "curve_examples"),
 )
 
@@ -43,6 +46,8 @@ def grouped(
     for item in items:
         here = settings(run(item)) | more(item)
         shared = {name: value for name, value in here.items() if name.startswith(_SHARED)}
+        if run(item).untrained:  # such a row is called so
+            shared = {n: value for n, value in shared.items() if not n.startswith("budget.")}
         cells.setdefault((run(item).row, *cell(item)), []).append(here)
         cells.setdefault((None, *cell(item)), []).append(shared)
     split = sorted(
@@ -116,6 +121,24 @@ def made_with(record: Record) -> Json:
     return told
 
 
+def conditions(record: Record) -> str:
+    """What rows share that are compared, ranked, tested for the best, or held on one front.
+
+    The budget and the precision, and of a budget in seconds the machine.
+    """
+    return canonical([record.run.budget, made_with(record)])
+
+
+def have_several_conditions(records: Iterable[Record]) -> bool:
+    """Whether no test can tell which of the rows of these is best.
+
+    What trained nothing may stand beside any budget: who is above it is so with the budget.
+    """
+    every = list(records)
+    trained = {conditions(record) for record in every if not record.run.untrained}
+    return len(trained) > 1 or len({record.environment.get("precision") for record in every}) > 1
+
+
 def sized(record: Record) -> tuple[str, int]:
     """Task and training examples of a record."""
     return record.run.task.name, record.work["train_size"]
@@ -170,18 +193,24 @@ class TableSection:
 def labels(by_row: Iterable[Row], split: list[str]) -> dict[Row, str]:
     """What a figure calls each row: its method, and settings in which rows of that differ.
 
-    A setting that a row does not have is not told, nor how often it was evaluated in training where
-    the other settings tell rows apart.
+    Budgets and precisions are told where any two rows differ in them. A setting that a row does not
+    have is not told, nor how often it was evaluated in training where the other settings tell rows
+    apart.
     """
     every = list(by_row)
     found = {}
     for row in every:
         alike = [other for other in every if other[0] == row[0]]
-        told = [i for i in range(1, len(row)) if len({other[i] for other in alike}) > 1]
+        told = [
+            i
+            for i in range(1, len(row))
+            for among in [every if split[i - 1].startswith(_CONDITIONS) else alike]
+            if len({other[i] for other in among}) > 1
+        ]
         enough = [i for i in told if split[i - 1] != "train.num_evals"]
         if len({tuple(other[i] for i in enough) for other in alike}) == len(alike):
             told = enough
-        words = [_word(split[i - 1], row[i]) for i in told if row[i] != str(None)]
+        words = [word(split[i - 1], row[i]) for i in told if row[i] != str(None)]
         found[row] = ", ".join([row[0], *words])
     return found
 
@@ -200,12 +229,12 @@ def differences(runs: Iterable[Run]) -> dict[str, str]:
         names = sorted({name for flat in known.values() for name in flat})
         split = [n for n in names if len({str(flat.get(n)) for flat in known.values()}) > 1]
         for key in by_key:
-            words = [_word(name, _value(known[key].get(name))) for name in split]
+            words = [word(name, _value(known[key].get(name))) for name in split]
             found[key] = "".join(f" · {word}" for word in words)
     return found
 
 
-def _word(name: str, value: str) -> str:
+def word(name: str, value: str) -> str:
     """A setting in words: 20 s, 3 epochs, lr=0.001."""
     node, _, last = name.rpartition(".")
     if node == "budget" and last == "seconds":

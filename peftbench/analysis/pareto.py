@@ -1,6 +1,6 @@
 """The Pareto front of score and cost."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -24,3 +24,13 @@ def pareto_front(points: Mapping[K, tuple[float | None, float | None]]) -> list[
         if not kept or one[1] < kept[-1][1] or one[:2] == kept[-1][:2]:
             kept.append(one)
     return [name for _, _, name in kept]
+
+
+def fronts(
+    points: Mapping[K, tuple[float | None, float | None]], kind: Callable[[K], Hashable]
+) -> list[list[K]]:
+    """The front of each kind of points, such as those of one budget."""
+    parted: dict[Hashable, dict[K, tuple[float | None, float | None]]] = {}
+    for name, point in points.items():
+        parted.setdefault(kind(name), {})[name] = point
+    return [pareto_front(part) for part in parted.values()]

@@ -10,11 +10,11 @@ from peftbench.core.arrays import Array, Floats
 
 #: Values with less than this share of the labels' standard deviation are one value. Of the runs of
 #: STS-B in results/ those that predict the same for every text have at most 0.007 and correlations
-#: Area under the ROC curve of a constant prediction.
-CONSTANT_AUC = 0.5
-
 #: of up to 0.4 with it; others have at least 0.013, most of them more than 0.1.
 FLAT = 0.01
+
+#: Area under the ROC curve of a constant prediction.
+CONSTANT_AUC = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)

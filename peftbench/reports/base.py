@@ -92,7 +92,9 @@ class Inputs:
     @cached_property
     def comparison(self) -> tuple[list[PairedComparison], list[str]]:
         """Each row against the baseline, and the settings that tell rows of a method apart."""
-        return compare(self.tested, self.load, self.against, self.resamples, self.margin)
+        return compare(
+            self.tested, self.load, self.against, self.resamples, self.margin, self.diverged
+        )
 
     @property
     def pairs(self) -> list[PairedComparison]:

@@ -1,12 +1,12 @@
 """Which differences are there, which are not, and which nobody can tell: each row against one."""
 
 import statistics
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from peftbench.analysis import convention, failures
 from peftbench.analysis.comparison import DRAWS, PairedComparison
+from peftbench.analysis.significance import DETECTED
 from peftbench.core.run import Run
 from peftbench.reports import glossary
 from peftbench.reports.base import Inputs, Report
@@ -47,14 +47,18 @@ def paired_table(
         for pair in pairs
     ]
     columns = ["task", "method", *split, "against", "seeds × examples", *_HEADS]
-    counts = {(failed, pair.seeds) for pair in pairs if pair.seeds for failed in pair.failed}
+    counts = {
+        (failed + lost, pair.seeds + lost)
+        for pair in pairs
+        if pair.seeds
+        for failed, lost in zip(pair.failed, pair.lost, strict=True)
+    }
     bounds = "; ".join(failures.bound(*one) for one in sorted(counts))
     margin = 100 * pairs[0].margin
     notes = [_NOTE.format(margin=f"{margin:g} point" + "s" * (margin != 1), bounds=bounds)]
     notes.append(convention.NOTE)
     if diverged:
-        told = Counter((run.row, run.task.name) for run in diverged)
-        listed = ", ".join(f"{row} on {task} ({n})" for (row, task), n in sorted(told.items()))
+        listed = failures.diverged_listed(diverged)
         notes.append(f"Seeds that diverged have no score and are in no comparison: {listed}.")
     return Table("Paired comparisons", columns, lines, 4 + len(split), notes, prose=1)
 
@@ -99,10 +103,10 @@ _NOTE = (
     f"From {DRAWS:,} resamples of the examples, the same for both sides, and of seeds by Student's "
     "t. One seed compares two models and no methods: nothing is said of other seeds, and p of "
     "accuracies is McNemar's. P(better): a run of the row scores above one of the baseline, ties "
-    "as half. Detectable: the least true difference that as many seeds and examples find four "
-    "times in five, after correction; – below three seeds. Collapsed: seeds of the row / of the "
-    "baseline; given that it trains: none was seen, which leaves rates of failure possible that no "
-    "such test sees (95 %, Clopper-Pearson; {bounds})."
+    "as half. Detectable: the least true difference that as many seeds and examples find "
+    f"{DETECTED}, after correction; – below three seeds. Collapsed: seeds of the row / of the "
+    "baseline; given that it trains: none was seen, and none that diverged, which leaves rates of "
+    "failure possible that no such test sees (95 %, Clopper-Pearson; {bounds})."
 )
 
 
@@ -119,10 +123,13 @@ _LOOKS = {
 
 _CAPTION = (
     "Difference of mean scores from {against}, in points of the metric, with 95 % intervals over "
-    "seeds and examples that hold together within a panel; the grey band is a loss or gain of "
-    "{margin}. An interval that reaches far outside is cut, an arrow says so, and a number says "
+    "seeds and examples that hold together within a panel (pairs of one seed are a family of their "
+    "own); the grey band is a loss or gain of {margin}. {lost}An interval that reaches far outside "
+    "is cut, an arrow says so, and a number says "
     f"where its middle is. {convention.NOTE}"
 )
+
+_LOST = "Seeds that diverged have no score and are in no difference. "
 
 #: Rows of a panel and inches of a figure: what a page has room for.
 _ROWS, _TALL = 60, 9.0
@@ -162,7 +169,8 @@ def plot_paired(pairs: list[PairedComparison]) -> list[Figure]:
     against = " or ".join(dict.fromkeys(pair.against for pair in pairs))
     margin = 100 * pairs[0].margin if pairs else 1
     points = f"{margin:g} point" + "s" * (margin != 1)
-    caption = _CAPTION.format(against=against, margin=points)
+    lost = _LOST if any(any(pair.lost) for pair in pairs) else ""
+    caption = _CAPTION.format(against=against, margin=points, lost=lost)
     return [
         Figure(_page(page), caption, f"{number + 1}" if number else "")
         for number, page in enumerate(pages)

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from peftbench.analysis import convention, costs, grouping, significance
-from peftbench.analysis.pareto import pareto_front
+from peftbench.analysis import convention, costs, failures, grouping, significance
+from peftbench.analysis.failures import Diverged
+from peftbench.analysis.pareto import fronts
 from peftbench.core.run import Record
 from peftbench.reports.base import Report
 from peftbench.reports.plotting import annotation
@@ -30,6 +31,7 @@ REPORT = Report(
         inputs.warning,
         inputs.tuned,
         costs.latencies(inputs.evaluated),
+        inputs.diverged,
     ),
     needs="two rows with a defined score on one task, size and machine",
 )
@@ -47,6 +49,9 @@ _LATENCY_NOTE = (
     "Latency: the median of suite=latency, merged where the method can be, each machine by itself. "
 )
 
+#: How costs are called of which a longer budget takes more.
+_SPENT = ("training ", "money ")
+
 #: Without and with tuned rows.
 _MONEY = (
     "Money: by the prices that were given. ",
@@ -61,7 +66,10 @@ _CAPTION = (
     "Line: Pareto's front, rows that no other equals or beats in both and beats in one; those on "
     "it are named and have the 95 % interval of their mean over seeds (an arrow: it goes on), the "
     "others small and pale; "
-    "dashed where intervals of neighbours overlap, so that their order is undecided. Weights: "
+    "dashed where intervals of neighbours overlap, solid where they do not, over seeds alone: "
+    "examples are held fixed, so paired comparisons say what is decided. Rows of several budgets "
+    "or precisions share a front over seconds and money, which a longer budget costs, and have one "
+    "each over the rest. Weights: "
     "trained, the head left out; a method that trains nothing else stands at 1. Seconds: of "
     "training{tuning}. Memory: the peak while training, of the process on a CPU, of CUDA's "
     "allocator on a GPU. {latency}{money}{level}A panel holds one device with one number of "
@@ -78,13 +86,14 @@ def plot_pareto(
     warning: str = "",
     tuned: Tuned | None = None,
     latencies: Mapping[costs.Machine, dict[str, float]] | None = None,
+    diverged: Diverged | None = None,
 ) -> list[Figure]:
     """A picture for each task: a line of panels for each size and machine, one for each cost."""
     by_row, split = grouping.of_records(records)
     labels = grouping.labels(by_row, split)
     row_of = {r.run.key: labels[row] for row, members in by_row.items() for r in members}
     machines = sorted({costs.machine(record) for record in records})
-    tuned = tuned or Tuned()
+    tuned, diverged = tuned or Tuned(), diverged or Diverged()
     seconds = _WITH_TUNING if tuned.choices else "training seconds"
     kinds: dict[str, Money] = {
         "trained weights": lambda r: max(1, r.parameters["trained"]),  # the axis is logarithmic
@@ -111,7 +120,7 @@ def plot_pareto(
     made = []
     for task, cells in tasks.items():
         order = [label for label in labels.values() if any(label in cell for _, cell in cells)]
-        figure, lost = _figure(cells, kinds, palette, order)
+        figure, lost = _figure(cells, kinds, palette, order, diverged)
         names = "; ".join(dict.fromkeys(lost))
         every = [r for _, cell in cells for here in cell.values() for r in here]
         level = convention.baseline(every, _metric(every[0])) is not None
@@ -126,7 +135,10 @@ def plot_pareto(
             money=_MONEY[bool(tuned.choices)] if money else "",
             tuning=_tuning(every, row_of, tuned) if tuned.choices else " alone",
         )
-        caption = " ".join(filter(None, [caption, warning]))
+        gone = failures.diverged_told([record.run for record in records], diverged)
+        if diverged.count(every):
+            gone.append("Rows of which seeds diverged are on no front.")
+        caption = " ".join(filter(None, [caption, *gone, warning]))
         made.append(Figure(figure, caption, drawing.slug(task)))
     return made
 
@@ -160,12 +172,20 @@ def _mebibytes(record: Record) -> float | None:
     return None if found is None else found / 2**20
 
 
-def points(cell: dict[str, list[Record]], cost: Money) -> dict[str, tuple[float, float]]:
-    """Mean score in percent and mean cost of each row that has both."""
+def points(
+    cell: dict[str, list[Record]], cost: Money, some: bool = False
+) -> dict[str, tuple[float, float]]:
+    """Mean score in percent and mean cost of each row that has both.
+
+    Args:
+        cell: records by row.
+        cost: of one.
+        some: whether the cost of some seeds is that of the row, as it does not vary with them.
+    """
     found = {}
     for label, here in cell.items():
         score, paid = _score(here), [value for r in here if (value := cost(r)) is not None]
-        if score is not None and paid:
+        if score is not None and paid and (some or len(paid) == len(here)):
             found[label] = score, statistics.fmean(paid)
     return found
 
@@ -185,10 +205,13 @@ def _figure(
     kinds: dict[str, Money],
     palette: Palette,
     order: list[str],
+    diverged: Diverged,
 ) -> tuple[Any, list[str]]:
     """The picture, and rows on a front that are not named there."""
     kinds = {
-        kind: cost for kind, cost in kinds.items() if any(points(cell, cost) for _, cell in cells)
+        kind: cost
+        for kind, cost in kinds.items()
+        if any(points(cell, cost, kind.startswith(_LATENCY)) for _, cell in cells)
     }
     figure, axes = drawing.grid([2.0] * len(cells), len(kinds))
     named, drawn = [], set()
@@ -199,7 +222,7 @@ def _figure(
             if not first:
                 axis.sharey(line[0])
             metric = _metric(next(iter(cell.values()))[0])
-            found = points(cell, cost)
+            found = points(cell, cost, kind.startswith(_LATENCY))
             drawing.plain(axis, "", kind, f"{metric} (%)" if first else "")
             if first:
                 axis.set_title(title, loc="left")
@@ -209,13 +232,15 @@ def _figure(
                 missing = "no price known" if kind.startswith("money") else "not measured"
                 axis.text(0.5, 0.5, why.get(kind, missing), transform=axis.transAxes, ha="center")
                 continue
-            best = pareto_front(found)
+            parts = _fronts(found, cell, kind.startswith(_SPENT), diverged)
+            best = [label for part in parts for label in part]
             for label in order:
                 if label in found:
                     _mark(axis, found[label], palette.look(method_of(label)), label in best)
-            xs, ys = [found[label][1] for label in best], [found[label][0] for label in best]
             reach = {label: _interval(cell[label]) for label in best}
-            lines = _front(axis, list(zip(xs, ys, reach.values(), strict=True)))
+            lines = []
+            for part in parts:
+                lines += _front(axis, [(*found[label][::-1], reach[label]) for label in part])
             runs = [record for here in cell.values() for record in here]
             base = convention.baseline(runs, metric)
             if base is not None:
@@ -233,6 +258,28 @@ def _figure(
         axes[0][0].plot([], [], label=method, **look)
     drawing.legend(figure, [axes[0][0]], methods)
     return figure, annotation.points(figure, named)
+
+
+def _fronts(
+    found: dict[str, tuple[float, float]],
+    cell: dict[str, list[Record]],
+    across: bool,
+    diverged: Diverged,
+) -> list[list[str]]:
+    """Fronts of these points: one, or one for each budget and precision.
+
+    Args:
+        found: score and cost by row.
+        cell: records by row.
+        across: whether rows of several budgets and precisions, and of none, share one.
+        diverged: runs without a record, beside which no row is on a front.
+    """
+    whole = {
+        label: point
+        for label, point in found.items()
+        if not diverged.count(cell[label]) and (across or not cell[label][0].run.untrained)
+    }
+    return fronts(whole, lambda label: across or grouping.conditions(cell[label][0]))
 
 
 def _interval(records: list[Record]) -> tuple[float, float] | None:

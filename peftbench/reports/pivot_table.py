@@ -23,6 +23,7 @@ from peftbench.analysis import (
 from peftbench.analysis.best_in_column import Best
 from peftbench.analysis.fields import shown
 from peftbench.analysis.pivot import PivotCell, PivotGrid, Row
+from peftbench.analysis.significance import DETECTED
 from peftbench.core.errors import ConfigError, no_records
 from peftbench.core.text import did_you_mean
 from peftbench.metrics import task_metrics
@@ -369,8 +370,8 @@ def _tested(grid: PivotGrid, best: Best, titles: dict[Row, str]) -> list[str]:
         )
     if best.resolution:
         notes.append(
-            "Minimum detectable difference from the highest mean at 80 % power with these seeds "
-            "and examples (median over rows); – where a row has fewer than three seeds."
+            f"Minimum detectable difference from the highest mean: found {DETECTED} with these "
+            "seeds and examples (median over rows); – where a row has fewer than three seeds."
         )
     if best.unreadable:
         notes.append(

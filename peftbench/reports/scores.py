@@ -15,6 +15,7 @@ from peftbench.analysis.costs import (
     tuning_text,
 )
 from peftbench.analysis.failures import Diverged
+from peftbench.analysis.significance import DETECTED
 from peftbench.core import revisions
 from peftbench.core.run import Record
 from peftbench.metrics import task_metrics
@@ -88,7 +89,7 @@ def scores(
     line = [convention.DETECTABLE, *[""] * (table.labels - 1), *cells]
     against = " or ".join(sorted({pair.against for pair in pairs}))
     note = (
-        f"Minimum detectable difference from {against} at 80 % power with these seeds and "
+        f"Minimum detectable difference from {against}: found {DETECTED} with these seeds and "
         "examples, corrected over the rows (median over rows); – below three seeds."
     )
     return replace(table, rows=[*table.rows, line], notes=[*table.notes, note])
@@ -129,7 +130,7 @@ def figures(
                     "" if base is None else f"{base:.6f}",
                     str(sum(r.collapsed for r in here)),
                     f"{seconds:.2f}",
-                    *([str(_diverged(here, diverged))] if diverged.runs else []),
+                    *([str(diverged.count(here))] if diverged.runs else []),
                     *(tuned.figures(r.run.key for r in here) if tuned.choices else []),
                 ]
             )
@@ -289,13 +290,9 @@ OUTDATED = "‡"
 
 def _marked_cell(members: list[Record], column: Column, tuned: Tuned, diverged: Diverged) -> str:
     here = [record for record in members if _is(record, column)]
-    gone = failures.diverged_mark(_diverged(here, diverged))
+    gone = failures.diverged_mark(diverged.count(here))
     outdated = f" {OUTDATED}" if any(revisions.outdated(record.run) for record in here) else ""
     return _cell(here, column) + gone + tuned.mark(record.run.key for record in here) + outdated
-
-
-def _diverged(here: list[Record], diverged: Diverged) -> int:
-    return len(diverged.beside(record.run for record in here))
 
 
 def _baseline(records: list[Record], column: Column) -> float | None:

@@ -5,7 +5,8 @@ import statistics
 import textwrap
 from typing import Any
 
-from peftbench.analysis import convention, grouping, mean_ranks
+from peftbench.analysis import convention, failures, grouping, mean_ranks
+from peftbench.analysis.failures import Diverged
 from peftbench.core.run import Record
 from peftbench.reports import glossary
 from peftbench.reports.base import Report
@@ -19,13 +20,14 @@ REPORT = Report(
     question="how much does the seed matter?",
     order=7,
     figures=lambda inputs: plot_seeds(
-        inputs.records, inputs.palette, takeaway.sentence(inputs.pairs)
+        inputs.records, inputs.palette, takeaway.sentence(inputs.pairs), inputs.diverged
     ),
     needs="records",
 )
 
 _CAPTION = (
-    "Every seed a dot, the bar their mean; rows with the best mean ranks come first. Open: "
+    "Every seed a dot, the bar their mean; rows with the best mean ranks come first, where all are "
+    "of one budget and precision, otherwise those with the highest means in the first panel. Open: "
     "the seed collapsed, it predicts one class or value throughout. Dotted: the "
     f"{convention.BASELINE}. {convention.NOTE}"
 )
@@ -36,14 +38,18 @@ _ROWS, _SIDE, _TALL = 60, 3, 9.0
 Cell = dict[str, list[Record]]
 
 
-def plot_seeds(records: list[Record], palette: Palette, title: str = "") -> list[Figure]:
+def plot_seeds(
+    records: list[Record], palette: Palette, title: str = "", diverged: Diverged | None = None
+) -> list[Figure]:
     """A panel for each task and size; panels with the same rows stand side by side.
 
     Args:
         records: of any tasks.
         palette: of the folder.
         title: above the first picture.
+        diverged: runs without a record, which have no dot.
     """
+    diverged = diverged or Diverged()
     by_row, split = grouping.of_records(records)
     labels = grouping.labels(by_row, split)
     parts = grouping.alike(records)
@@ -61,7 +67,7 @@ def plot_seeds(records: list[Record], palette: Palette, title: str = "") -> list
             (title, {label: cell[label] for label in names[start : start + _ROWS]})
             for title, cell in side
         ]
-        for names, cells in ((_ranked(cells), cells) for cells in alike.values())
+        for names, cells in ((_ranked(cells, diverged), cells) for cells in alike.values())
         for start in range(0, len(names), _ROWS)
         for side in (cells[at : at + _SIDE] for at in range(0, len(cells), _SIDE))
     ]
@@ -73,14 +79,14 @@ def plot_seeds(records: list[Record], palette: Palette, title: str = "") -> list
     return [
         Figure(
             _page(page, palette, "" if number else title),
-            _CAPTION,
+            " ".join([_CAPTION, *failures.diverged_told([r.run for r in records], diverged)]),
             "" if number == 0 else f"{number + 1}",
         )
         for number, page in enumerate(pages)
     ]
 
 
-def _ranked(cells: list[tuple[str, Cell]]) -> list[str]:
+def _ranked(cells: list[tuple[str, Cell]], diverged: Diverged) -> list[str]:
     """Rows of panels that stand side by side: by mean rank, those without one by their score."""
     label_of: dict[str, str] = {}
     records: list[Record] = []
@@ -89,11 +95,9 @@ def _ranked(cells: list[tuple[str, Cell]]) -> list[str]:
         for label, here in cell.items():
             records += here
             label_of |= {record.run.key: label for record in here}
-    ranked, (by_row, _) = mean_ranks.rank_rows(records), grouping.of_records(records)
-    place = {}
-    if ranked is not None:
-        for row, rank in zip(ranked.rows, ranked.found.mean.tolist(), strict=True):
-            place[label_of[by_row[row][0].run.key]] = rank
+    by_row, _ = grouping.of_records(records)
+    ranks = mean_ranks.mean_rank(records, diverged)
+    place = {label_of[by_row[row][0].run.key]: rank for row, rank in ranks.items()}
     return sorted(first, key=lambda label: (place.get(label, math.inf), -first[label]))
 
 

@@ -2,7 +2,8 @@
 
 import statistics
 
-from peftbench.analysis import convention, grouping
+from peftbench.analysis import convention, failures, grouping
+from peftbench.analysis.failures import Diverged
 from peftbench.core.run import Record
 from peftbench.metrics import task_metrics
 from peftbench.reports.base import Report
@@ -14,7 +15,7 @@ REPORT = Report(
     name="sizes",
     question="how do scores grow with data?",
     order=4,
-    figures=lambda inputs: plot_sizes(inputs.records, inputs.palette),
+    figures=lambda inputs: plot_sizes(inputs.records, inputs.palette, inputs.diverged),
     needs="a method and its settings at two data sizes of one task",
     after_run=True,
 )
@@ -27,7 +28,9 @@ _CAPTION = (
 )
 
 
-def plot_sizes(records: list[Record], palette: Palette) -> list[Figure]:
+def plot_sizes(
+    records: list[Record], palette: Palette, diverged: Diverged | None = None
+) -> list[Figure]:
     """A panel for each task, a line for each row that was run at several sizes."""
     by_row, split = grouping.of_records(records)
     tasks = sorted({record.run.task.name for record in records})
@@ -67,9 +70,9 @@ def plot_sizes(records: list[Record], palette: Palette) -> list[Figure]:
     told = f"Along the lines these differ too: {', '.join(sorted(also))}. " if also else ""
     dotted = f"Dotted: the {convention.BASELINE}. "
     dotted = dotted if any(panel.level for panel in panels) else ""
-    return draw_line_plots(
-        panels, palette, list(labels.values()), _CAPTION.format(also=told, level=dotted)
-    )
+    gone = failures.diverged_told([r.run for r in records], diverged or Diverged())
+    caption = " ".join([_CAPTION.format(also=told, level=dotted), *gone])
+    return draw_line_plots(panels, palette, list(labels.values()), caption)
 
 
 def _of(records: list[Record], task: str) -> list[Record]:

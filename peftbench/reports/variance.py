@@ -1,10 +1,13 @@
 """Which role of the seed do scores vary with? Variance components from seeds of single roles."""
 
+from collections import Counter
+
 import numpy as np
 
 from peftbench.analysis import grouping
+from peftbench.analysis.failures import Diverged
 from peftbench.analysis.variance_components import REST, Component, FactorDesign
-from peftbench.core.run import ROLES, Json, Record, canonical, identity
+from peftbench.core.run import ROLES, Json, Record, Run, canonical, identity
 from peftbench.reports.base import Report, listed
 from peftbench.reports.tables.markdown import Table
 
@@ -12,7 +15,7 @@ REPORT = Report(
     name="variance",
     question="which role of the seed do scores vary with?",
     order=18,
-    tables=lambda inputs: listed(variance_table(inputs.records)),
+    tables=lambda inputs: listed(variance_table(inputs.records, inputs.diverged)),
     page=("differences", 2),
 )
 
@@ -29,8 +32,13 @@ _NOTE = (
 )
 
 
-def variance_table(records: list[Record]) -> Table | None:
-    """A line for each role of each cell of runs with seeds of single roles; None without any."""
+def variance_table(records: list[Record], diverged: Diverged | None = None) -> Table | None:
+    """A line for each role of each cell of runs with seeds of single roles; None without any.
+
+    Args:
+        records: of any runs.
+        diverged: runs without a record, which a note counts.
+    """
     cells: dict[str, list[Record]] = {}
     for record in records:
         cells.setdefault(_cell(record), []).append(record)
@@ -43,10 +51,13 @@ def variance_table(records: list[Record]) -> Table | None:
         return None
     firsts = [found[0] for found in crossed]
     sized = [grouping.sized(first) for first in firsts]
-    lines, untold = [], []
+    lines, untold, lost = [], [], []
+    gone = Counter(_setting(run) for runs in (diverged or Diverged()).runs.values() for run in runs)
     named = [(_row(first, firsts), found) for first, found in zip(firsts, crossed, strict=True)]
     for row, found in sorted(named, key=lambda one: (one[1][0].run.task.name, one[0])):
         title = grouping.title(grouping.sized(found[0]), sized)
+        if count := gone[_setting(found[0].run)]:
+            lost.append(f"{row}, {title} ({count})")
         design = FactorDesign({role: [r.run.seed_of(role) for r in found] for role in ROLES})
         if design.left < 1:
             untold.append(f"{row}, {title}")
@@ -60,25 +71,35 @@ def variance_table(records: list[Record]) -> Table | None:
             "Too few runs to tell roles apart, as each role takes its levels less one and the rest "
             f"at least one: {'; '.join(untold)}."
         )
+    if lost:
+        notes.append(
+            "Runs that diverged are missing, so that these sets lack what failed: "
+            f"{'; '.join(lost)}."
+        )
     columns = ["row", "task", "runs", "role", "levels", "standard deviation", "variance"]
     columns += ["95 % from", "to", "share", "p"]
     return Table("Variance by role of the seed", columns, lines, 4, notes)
 
 
 def _cell(record: Record) -> str:
-    node: Json = {k: v for k, v in record.run.to_json().items() if k not in ("seed", "role_seeds")}
-    return canonical([identity(node), record.work["train_size"]])
+    made = grouping.made_with(record)
+    return canonical([_setting(record.run), record.work["train_size"], made])
+
+
+def _setting(run: Run) -> str:
+    node: Json = {k: v for k, v in run.to_json().items() if k not in ("seed", "role_seeds")}
+    return canonical(identity(node))
 
 
 def _row(record: Record, among: list[Record]) -> str:
     """The method, and settings in which cells of it on this task and size differ."""
     same = [
-        grouping.settings(other.run)
+        grouping.settings(other.run) | grouping.made_with(other)
         for other in among
         if (other.run.method.name, *grouping.sized(other))
         == (record.run.method.name, *grouping.sized(record))
     ]
-    mine = grouping.settings(record.run)
+    mine = grouping.settings(record.run) | grouping.made_with(record)
     told = [
         f"{name.rpartition('.')[2]}={value:g}"
         if isinstance(value, float)

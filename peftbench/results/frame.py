@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 #: Raised when the columns of a record change, so that older caches are not used.
-VERSION = 5
+VERSION = 6
 
 _HEAD = f"peftbench frame {VERSION}\n".encode()
 _STAMP = ["key", "file.size", "file.changed"]

@@ -43,7 +43,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 #: What a method does not choose.
-_SHARED = ("model", "task", "prompt", "augmentation", "protocol", "loss_revision", "size")
+_SHARED = (
+    *("model", "task", "prompt", "augmentation", "protocol", "loss_revision", "size"),
+    "budget",
+)
 
 #: Records of one piece of work: so few that all their values stay in a processor's cache.
 _PIECE = 1_000

@@ -99,6 +99,42 @@ def test_a_row_that_failed_is_no_favourite_and_no_draw_leaves_the_range():
     assert near_one.max() <= 1
     nothing = draw_expected_scores([SeedScores([], 3, None, 1)], 0.4, (0, 1), 10)
     assert nothing.tolist() == [[0.4] * 10]
+    other = draw_expected_scores([SeedScores([], 3, None, 1, failed_score=0.3)], 0.4, (0, 1), 10)
+    assert other.tolist() == [[0.3] * 10]
+    mixed = draw_expected_scores([SeedScores([0.8] * 3, 3, None, 1, 0.2)], 0.4, (0, 1), 20_000)
+    # Beta(1 + 3, 1 + 3), as the rate of all rows is a half
+    assert mixed.mean() == pytest.approx((0.8 + 0.2) / 2, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("task", "point", "failed"),
+    [
+        ("mrpc", {"accuracy": 0.68, "f1": 0.81}, True),
+        ("mrpc", {"accuracy": 0.32, "f1": 0.0}, True),
+        ("mrpc", {"accuracy": 0.7, "f1": 0.81}, False),
+        ("stsb", {"pearson": 0.0, "spearman": 0.0}, True),
+        ("stsb", {"pearson": 0.1, "spearman": 0.1}, False),
+    ],
+)
+def test_a_point_of_a_curve_is_constant_whichever_class_it_is_of(task, point, failed):
+    (run,) = records.runs(f"task={task}")
+    trivial = {"accuracy": 0.68, "f1": 0.81, "pearson": 0.0, "spearman": 0.0}
+    trivial = {name: trivial[name] for name in run.task.metrics}
+    assert advice._constant(point, records.record(run, trivial=trivial)) is failed
+
+
+def test_another_metric_of_the_task_is_another_question():
+    """F1 of one sweep and accuracy of another would stand in one ranking."""
+    good = {"lora": 0.8, "bitfit": 0.7}
+    made, load = said("method=lora,bitfit", "seed=0,1,2", "size=32", good=good)
+    other, more = said(
+        "method=lora", "seed=0,1,2,3,4,5,6", "size=32", "task.metrics=[f1,accuracy]", good=good
+    )
+    known = {record.run.key: load for record in made} | {record.run.key: more for record in other}
+    found = advised("size=32", made=made + other, load=lambda r: known[r.run.key](r))
+    assert found.metric == "accuracy"
+    assert {one.label: one.seeds for one in found.options} == {"lora": 3, "bitfit": 3}
+    assert "7 records left out, of other metrics or folds of that task" in found.distance
 
 
 def test_nobody_above_the_constant_prediction_is_said():

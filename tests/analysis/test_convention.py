@@ -24,6 +24,15 @@ def test_a_collapsed_run_scores_as_the_constant_prediction_and_the_record_keeps_
     assert counted.collapsed
 
 
+def test_the_accuracy_of_another_class_stays_what_it_is_and_the_note_says_so():
+    (run,) = records.runs("task=mrpc")
+    made = records.record(run, 0.47, collapsed=True, trivial={"accuracy": 0.53, "f1": 0.6})
+    assert convention.counted_record(made).score == 0.47
+    for note in (convention.NOTE, convention.note(["classification"])):
+        assert "count with what that class scores, an undefined score as 0" in note
+        assert "majority" not in note
+
+
 def test_a_precision_that_is_undefined_counts_as_nothing_also_where_the_majority_has_one():
     (run,) = records.runs("task=mrpc", "task.metrics=[precision]")
     made = records.record(run, None, collapsed=True, trivial={"precision": 0.684})

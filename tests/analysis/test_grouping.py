@@ -168,6 +168,16 @@ def test_rows_that_are_ranked_are_those_of_the_score_table():
     assert table.rows[0][:2] == ["synthetic_paraphrase 32", "3"]
 
 
+def test_a_budget_that_methods_do_not_share_is_told_but_by_the_row_that_trained_nothing():
+    def split(*runs):
+        return grouping.of_records([records.record(run) for run in runs])[1]
+
+    (full,), (lora,) = records.runs("method=full"), records.runs("method=lora", "budget.steps=8")
+    (none,) = records.runs("method=full", "budget.steps=0")
+    assert split(full, lora) == ["budget.steps"]
+    assert split(full, none) == []
+
+
 def test_labels_say_in_words_what_tells_rows_apart():
     split = ["budget.seconds", "budget.epochs", "train.num_evals", "train.lr"]
     every = [
@@ -182,9 +192,9 @@ def test_labels_say_in_words_what_tells_rows_apart():
         "lora, 20 s",
         "lora, 1 epoch",
         "lora, 3 epochs",
-        "full, num_evals=1",
-        "full, num_evals=2",
-        "head",
+        "full, 20 s, num_evals=1",
+        "full, 20 s, num_evals=2",
+        "head, 20 s",
     ]
 
 
@@ -210,3 +220,15 @@ def test_what_is_asked_of_a_task_tells_rows_apart(words):
     by_row, split = grouping.of_records([records.record(run) for run in records.runs(*words)])
     assert len(by_row) == 2
     assert len(split) == 1
+
+
+def test_what_trained_nothing_stands_beside_any_budget_but_not_beside_two():
+    full, lora, none = (
+        records.record(*records.runs(*words))
+        for words in (("method=full",), ("method=lora", "budget.steps=8"), ("budget.steps=0",))
+    )
+    assert not grouping.have_several_conditions([full, none])
+    assert grouping.have_several_conditions([full, lora])
+    assert grouping.conditions(full) != grouping.conditions(none)
+    other = records.record(none.run, environment=none.environment | {"precision": "fp32"})
+    assert grouping.have_several_conditions([full, other])

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from peftbench.analysis.pareto import pareto_front
+from peftbench.analysis.pareto import fronts, pareto_front
 
 
 def test_the_front_holds_what_nothing_beats():
@@ -37,3 +37,9 @@ def test_the_front_is_what_nothing_dominates():
             and (one > other or cheap < dear)  # type: ignore[operator]
         }
         assert set(pareto_front(every)) == set(range(12)) - {b for _, b in better}
+
+
+def test_kinds_of_points_have_a_front_each():
+    points = {"short": (0.7, 5.0), "long": (0.9, 5.0), "dear": (0.6, 6.0)}
+    assert pareto_front(points) == ["long"]
+    assert fronts(points, {"short": 4, "long": 8, "dear": 4}.__getitem__) == [["short"], ["long"]]

@@ -150,7 +150,7 @@ def test_seconds_to_come_near_the_reference_are_those_of_the_curve():
     reach = "s to 95 % of reference"
     # 95 % of the way from the constant prediction, 50, to 80: 78.5; 1.5 rounds to 2
     assert (row["full"][reach], row["lora"][reach]) == ("2", "2")
-    assert row["lora"]["s to 99 % of reference"] == "–"
+    assert row["lora"]["s to 99 % of reference"] == "> 2 (0 of 1)"
     # their curves are of held-out training examples
     early = CheckpointSelection(fraction=0.2, patience=3)
     held = [replace(one, run=replace(one.run, checkpoint_selection=early)) for one in found]

@@ -1,5 +1,6 @@
 """Seeds that diverged have no record; whatever is said of the others says so."""
 
+import numpy as np
 import pytest
 import records
 
@@ -101,3 +102,70 @@ def test_merging_takes_them_along(folder, tmp_path):
 def test_their_cell_is_that_of_the_frame(folder):
     rows = load_frame(folder).read(["key", "alike"]).itertuples()
     assert all(folder.load(row.key).run.cell_key == row.alike for row in rows)
+
+
+@pytest.fixture
+def tested(tmp_path):
+    """Full, LoRA, BitFit and (IA)3 with three seeds each, LoRA right most often of all.
+
+    Two more seeds of LoRA diverged, and one of the baseline where `base` is made.
+    """
+
+    def made(base=False):
+        if (tmp_path / f"tested{base}").exists():
+            return ResultsFolder(tmp_path / f"tested{base}")
+        results = ResultsFolder(tmp_path / f"tested{base}")
+        label = np.arange(600) % 2
+        hard = np.random.default_rng(0).random(600)
+        good = {"full": 0.7, "lora": 0.95, "bitfit": 0.5, "ia3": 0.7}
+        for run in records.runs(f"method={','.join(good)}", "seed=0,1,2,3,4", f"task={TASK}"):
+            if run.seed > 2:
+                if run.method.name == "lora" or (base and run.method.name == "full"):
+                    results.fail(Failure(run, "diverged", "the loss is nan at step 2"))
+                continue
+            right = hard + 0.01 * run.seed < good[run.method.name]
+            scores = 2.0 * np.eye(2)[np.where(right, label, 1 - label)]
+            counts = {"trained": 9000 if run.method.name == "full" else 2048, "head": 66}
+            results.save(
+                records.record(run, float(right.mean()), parameters=counts | {"total": 9066}),
+                {"item": np.arange(600), "label": label, "scores": scores},
+            )
+        return results
+
+    return made
+
+
+def lines(text, column=0):
+    """Cells of a table's lines, by one of them."""
+    told = [[c.strip() for c in line.split("|")[1:-1]] for line in text.splitlines() if "|" in line]
+    return {line[column]: line for line in told[2:]}
+
+
+def test_a_verdict_says_how_many_diverged_and_never_that_none_was_seen(tested):
+    text = builder.selected(tested(), "").texts["paired.md"].decode()
+    rows = lines(text, 1)
+    assert rows["lora"][-1] == "better; 2 / 0 more seeds diverged"
+    assert rows["bitfit"][-1] == "worse, given that it trains"
+    # 2 of 5 by Clopper and Pearson
+    assert "2 of 5: 5 to 85 %" in text
+    answer = contents(tested())["answer"]
+    assert answer.startswith("No method is significantly better than Full fine-tuning; ")
+    assert "better without the seeds that diverged: LoRA" in answer
+    both = contents(tested(base=True))["answer"]
+    assert "significantly worse" not in both
+    assert "worse without the seeds that diverged: BitFit" in both
+
+
+def test_such_a_row_is_on_no_front_and_in_no_ranks(tested):
+    made = builder.selected(tested(), "")
+    text = {name: body.decode() for name, body in made.texts.items()}
+    rows = lines(text["spending.md"])
+    assert rows["lora"][2].endswith("(3) ×2")
+    assert (rows["lora"][-1], rows["full"][-1]) == ("–", "yes")
+    # three of five seeds come near
+    assert rows["lora"][-2] == "2 (3 of 5)"
+    assert rows["bitfit"][-2] == "> 2 (0 of 3)"
+    assert sorted(lines(text["ranks.md"])) == ["bitfit", "full", "ia3"]
+    assert "Not ranked, seeds diverged: lora." in text["ranks.md"]
+    cells = contents(tested())["cells"]
+    assert [cell["front"] for cell in cells if cell["diverged"]] == [[]]

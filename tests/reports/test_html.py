@@ -204,7 +204,7 @@ def test_equals_share_the_front_and_the_beaten_do_not():
         one = records.record(run, scores[run.method.name])
         took = one.seconds | {"train": seconds[run.method.name]}
         made.append(cells.ScoreCell((run.method.name,), ("t", 32), [replace(one, seconds=took)]))
-    kept = cells.cheapest_front(made, cells.COSTS["seconds"])
+    kept = cells.cheapest_front(made, cells.COSTS["seconds"], across=True)
     assert sorted(cell.row[0] for cell in kept) == ["full", "head", "lora"]
 
 

@@ -1,5 +1,6 @@
 """Each row against one: planted differences are found, others are not, and the words say which."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,13 @@ from click.testing import CliRunner
 
 from peftbench.analysis import mean_ranks
 from peftbench.analysis.comparison import PairedComparison, _possible, compare
+from peftbench.analysis.significance import Effect
 from peftbench.cli.main import main
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Record
-from peftbench.reports import cheap_validation, ensembles, paired, ranks, scores
+from peftbench.reports import cheap_validation, ensembles, paired, pivot_table, ranks, scores
+from peftbench.reports.html import summary
+from peftbench.reports.html.data import contents
 from peftbench.reports.plotting import takeaway
 from peftbench.results.predictions import Load
 from peftbench.results.store import ResultsFolder
@@ -92,14 +96,15 @@ def test_rows_of_two_files_of_one_name_are_not_ranked_together():
     made, _ = said(
         "method=full,lora,bitfit", "seed=0,1", good={"full": 0.7, "lora": 0.9, "bitfit": 0.8}
     )
-    assert len(mean_ranks.rank_rows(made).blocks) == 2
+    (ranked,) = mean_ranks.rank_rows(made)
+    assert len(ranked.blocks) == 2
     other = [
         replace(r, run=replace(r.run, task=replace(r.run.task, label="other")))
         if r.run.row == "lora"
         else r
         for r in made
     ]
-    assert mean_ranks.rank_rows(other) is None
+    assert mean_ranks.rank_rows(other) == []
 
 
 def test_words_follow_the_numbers():
@@ -355,7 +360,7 @@ def test_ranks_are_over_blocks_that_all_rows_share():
     words = ("seed=0,1,2", "task=synthetic_paraphrase,synthetic_acceptability")
     made, _ = said("method=full,lora,bitfit", *words, good=good)
     more, _ = said("method=ia3", "seed=0", good=good)  # of one block only: left out
-    table = ranks.ranks_table(made + more)
+    (table,) = ranks.ranks_tables(made + more)
     assert [row[:2] for row in table.rows] == [
         ["full", "1.00"],
         ["lora", "2.00"],
@@ -365,7 +370,63 @@ def test_ranks_are_over_blocks_that_all_rows_share():
     # three on six: 2.343 * sqrt(3 * 4 / (6 * 6))
     assert "by more than 1.35" in table.notes[0]
     assert [row[-1] for row in table.rows] == ["yes", "yes", ""]
-    assert ranks.ranks_table(made[:4]) is None
+    assert "Not ranked, without a score in some of these: ia3." in table.notes
+    assert ranks.ranks_tables(made[:4]) == []
+
+
+def test_rows_that_two_blocks_share_are_ranked_though_no_block_has_them_alone():
+    good = dict.fromkeys(("full", "lora", "bitfit", "ia3", "head"), 0.8)
+    one, _ = said("method=full,lora,bitfit,ia3", "seed=0", good=good)
+    two, _ = said("method=lora,bitfit,ia3,head", "seed=1", good=good)
+    (ranked,) = mean_ranks.rank_rows(one + two)
+    assert [row[0] for row in ranked.rows] == ["bitfit", "ia3", "lora"]
+    assert {row[0] for row in ranked.lacking} == {"full", "head"}
+
+
+def test_budgets_are_ranked_apart():
+    """In one table of nine rows, budgets alone would make the test significant."""
+    good = dict.fromkeys(("full", "lora", "bitfit"), 0.8)
+    made, _ = said("method=full,lora,bitfit", "budget.steps=4,8,16", "seed=0,1,2,3", good=good)
+    tables = ranks.ranks_tables(made)
+    assert [table.title for table in tables] == [
+        "Ranks: 4 steps",
+        "Ranks: 8 steps",
+        "Ranks: 16 steps",
+    ]
+    for table in tables:
+        assert len(table.rows) == 3
+        # three on four: 2.343 * sqrt(3 * 4 / (6 * 4))
+        assert "by more than 1.66" in table.notes[0]
+    assert mean_ranks.mean_rank(made) == {}
+
+
+def test_methods_of_other_budgets_say_so_and_are_in_no_ranks_and_no_test(tmp_path):
+    good = {"full": 0.9, "lora": 0.95, "bitfit": 0.7, "ia3": 0.6}
+    made, load = said("method=full,bitfit,ia3", "seed=0,1,2", good=good)
+    longer, more = said("method=lora", "budget.steps=8", "seed=0,1,2", good=good)
+    assert scores.scores(made + longer).columns[:2] == ["method", "budget.steps"]
+    assert scores.scores(made).columns[1].startswith("synthetic_paraphrase")
+    (table,) = ranks.ranks_tables(made + longer)
+    assert [row[:2] for row in table.rows] == [["full", "4"], ["bitfit", "4"], ["ia3", "4"]]
+    assert table.notes[1].endswith("share two blocks: lora, 8 steps.")
+    results = ResultsFolder(tmp_path)
+    for record in made:
+        results.save(record, load(record))
+    words = ("rows=method", "columns=task")
+    assert (
+        "Bold: significantly"
+        in pivot_table.build_pivot_table(results, words, "markdown", None).text
+    )
+    for record in longer:
+        results.save(record, more(record))
+    text = pivot_table.build_pivot_table(results, words, "markdown", None).text
+    assert "by method, budget.steps and task" in text
+    assert "Which row is best was not tested, rows have several budgets or precisions" in text
+    page = contents(results)
+    assert page["sections"][0]["best"] is None
+    fronts = {page["rows"][c["row"]]["id"]: c["front"] for c in page["cells"]}
+    assert fronts["lora, 8 steps"] == ["seconds", "trained"]
+    assert fronts["bitfit, 4 steps"] == ["trained"]
 
 
 def test_the_verb_writes_comparisons_and_takes_a_baseline(tmp_path):
@@ -394,3 +455,16 @@ def test_the_verb_writes_comparisons_and_takes_a_baseline(tmp_path):
     ]
     call("--check", "--against", "lora")
     assert "no such row; did you mean lora" in call("--against", "lor", code=2)
+
+
+def test_what_was_detectable_is_told_by_the_number_of_seeds():
+    def pair(seeds, detectable):
+        effect = Effect(0.0, -0.1, 0.1, 1.0, detectable)
+        return PairedComparison("t", "accuracy", ("a",), "a", "b", seeds, 600, effect, 0.5)
+
+    found = summary._detectable([pair(3, 0.05), pair(10, 0.02), pair(3, 0.04), pair(2, math.nan)])
+    assert found == (
+        " (a true difference of 4.0 to 5.0 points with 3 seeds or of 2.0 points with 10 seeds and "
+        "600 examples is detected about four times in five (in simulations 70 % with three seeds))"
+    )
+    assert summary._detectable([pair(2, math.nan)]) == ""

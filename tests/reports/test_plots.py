@@ -16,6 +16,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from peftbench.analysis import convention
+from peftbench.analysis.failures import Diverged
 from peftbench.cli.main import main
 from peftbench.config.sweep import plan
 from peftbench.core.evaluation import Evaluated, Evaluation
@@ -405,3 +406,29 @@ def test_names_are_text_whatever_they_hold():
     files = registry.files(found, "svg")
     assert b"&lt;b&gt;$x_1$ a/b" in files["sizes.svg"]
     assert b"&lt;b&gt;$x_1$ a/b: mean score" in files["plots.md"]
+
+
+def test_a_cost_of_some_seeds_is_no_cost_of_the_row_but_a_latency_is():
+    made = [records.record(run, 0.8) for run in records.runs("method=lora", "seed=0,1")]
+
+    def cost(record):
+        return 3.0 if record.run.seed == 0 else None
+
+    assert pareto.points({"lora": made}, cost) == {}
+    assert pareto.points({"lora": made}, cost, some=True) == {"lora": (80.0, 3.0)}
+
+
+def test_the_picture_of_costs_names_what_diverged_and_leaves_it_off_the_front():
+    made = [
+        records.record(run, 0.9 if run.method.name == "lora" else 0.8)
+        for run in records.runs("method=lora,bitfit", "seed=0,1")
+    ]
+    lost = Diverged.from_runs(records.runs("method=lora", "seed=2,3"))
+    cell = {name: [r for r in made if r.run.method.name == name] for name in ("lora", "bitfit")}
+    points = {"lora": (90.0, 2.0), "bitfit": (80.0, 2.0)}
+    assert pareto._fronts(points, cell, True, Diverged()) == [["lora"]]
+    assert pareto._fronts(points, cell, True, lost) == [["bitfit"]]
+    (picture,) = pareto.plot_pareto(made, Palette(), diverged=lost)
+    assert "not shown: lora on synthetic_paraphrase (2). Rows of which" in picture.caption
+    (picture,) = seeds.plot_seeds(made, Palette(), diverged=lost)
+    assert "not shown: lora on synthetic_paraphrase (2)." in picture.caption

@@ -7,6 +7,7 @@ import pytest
 import records
 from click.testing import CliRunner
 
+from peftbench.analysis import failures
 from peftbench.cli.main import main
 from peftbench.core.run import Record
 from peftbench.reports.variance import variance_table
@@ -40,6 +41,20 @@ def test_ordinary_seeds_alone_make_no_table_and_few_runs_are_named():
     assert table.rows == []
     assert "Too few runs to tell roles apart" in table.notes[1]
     assert "lora, mrpc" in table.notes[1]
+
+
+def test_precisions_are_sets_of_their_own_and_runs_that_diverged_are_counted():
+    from dataclasses import replace
+
+    made = scored(*CROSSED)
+    other = [replace(r, environment=r.environment | {"precision": "fp32"}) for r in made]
+    lines = variance_table(made[:6] + other[6:]).rows
+    assert {line[0] for line in lines} == {"lora, precision=bf16", "lora, precision=fp32"}
+    assert {line[2] for line in lines} == {"6"}
+    lost = failures.Diverged.from_runs(record.run for record in made[:2])
+    table = variance_table(made[2:], lost)
+    assert table.notes[-1].endswith("these sets lack what failed: lora, mrpc (2).")
+    assert len(variance_table(made).notes) == 1
 
 
 def test_an_undefined_score_counts_as_the_trivial_one():

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from peftbench.analysis import costs, grouping
 from peftbench.analysis.failures import Diverged
-from peftbench.analysis.pareto import pareto_front
+from peftbench.analysis.pareto import fronts
 from peftbench.core.run import Record
 from peftbench.results.tuned import Tuned
 
@@ -20,7 +20,7 @@ class ScoreCell:
         sized: task and training examples.
         records: by seed.
         front: in which of `COSTS` no other cell of the same data and size scores as high for less;
-            not in seconds where these are of several machines.
+            not in seconds where these are of several machines, and never where seeds diverged.
         tuned: runs with a learning rate that was chosen.
         diverged: how many more seeds have no record, as their training diverged.
     """
@@ -85,6 +85,9 @@ COSTS: dict[str, Callable[[ScoreCell], float | None]] = {
     "trained": lambda cell: float(max(1, cell.trained)),
 }
 
+#: Of these, what a longer budget costs more of: cells of several budgets share a front.
+_SPENT = ("seconds",)
+
 
 def cells(
     by_row: dict[grouping.Row, list[Record]], tuned: Tuned, diverged: Diverged
@@ -97,7 +100,7 @@ def cells(
     place = {row: number for number, row in enumerate(by_row)}
     order = sorted(parted, key=lambda one: (place[one[0]], one[1]))
     found = [
-        ScoreCell(row, sized, here, tuned=tuned, diverged=len(diverged.beside(r.run for r in here)))
+        ScoreCell(row, sized, here, tuned=tuned, diverged=diverged.count(here))
         for row, sized in order
         for here in [parted[row, sized]]
     ]
@@ -108,17 +111,30 @@ def cells(
     for here in together.values():
         several = len({machine for cell in here for machine in cell.machines}) > 1
         for name, cost in COSTS.items():
-            for cell in [] if several and name == "seconds" else cheapest_front(here, cost):
+            if several and name == "seconds":
+                continue
+            for cell in cheapest_front(here, cost, across=name in _SPENT):
                 cell.front.append(name)
     return found
 
 
 def cheapest_front(
-    here: list[ScoreCell], cost: Callable[[ScoreCell], float | None]
+    here: list[ScoreCell], cost: Callable[[ScoreCell], float | None], across: bool
 ) -> list[ScoreCell]:
     """Those of one data set and size that no other beats in score and cost at once (Pareto).
 
     The cheapest first.
+
+    Args:
+        here: the cells.
+        cost: of one.
+        across: whether those of several budgets and precisions, and of none, are held against each
+            other.
     """
-    points = {number: (cell.score, cost(cell)) for number, cell in enumerate(here)}
-    return [here[number] for number in pareto_front(points)]
+    points = {
+        number: (cell.score, cost(cell))
+        for number, cell in enumerate(here)
+        if not cell.diverged and (across or not cell.records[0].run.untrained)
+    }
+    kinds = [across or grouping.conditions(cell.records[0]) for cell in here]
+    return [here[number] for front in fronts(points, kinds.__getitem__) for number in front]

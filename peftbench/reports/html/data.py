@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
-from peftbench.analysis import convention, costs, grouping, selection
+from peftbench.analysis import convention, costs, grouping, mean_ranks, selection
 from peftbench.analysis.comparison import MARGIN, PairedComparison
 from peftbench.core.errors import ConfigError, no_records
 from peftbench.core.evaluation import Evaluated
@@ -55,8 +55,10 @@ def contents(
     palette = Palette.for_methods(names)
     found = cells(by_row, inputs.tuned, inputs.diverged)
     sized = sorted({cell.sized for cell in found})
+    alike = sorted({grouping.conditions(cell.records[0]) for cell in found})
+    conditions = {name: number for number, name in enumerate(alike)}
     carried = run_list.carried(found, most)
-    ranks = leaderboard.ranks(records)
+    ranks = mean_ranks.mean_rank(records, inputs.diverged)
     best = {one: place[row] for one, row in leaderboard.best(inputs, by_row, labels).items()}
     tables = [*_tables(inputs, read.whole), *(("texts", None, table) for table in texts)]
     return run_list.rounded(
@@ -82,7 +84,7 @@ def contents(
                 for row in by_row
             ],
             "sections": [_section(one, sized, found, best.get(one)) for one in sized],
-            "cells": [_cell(cell, place, sized, carried) for cell in found],
+            "cells": [_cell(cell, place, sized, carried, conditions) for cell in found],
             "pairs": [_pair(pair, place) for pair in pairs],
             "margin": margin,
             **run_list.runs([r for r in records if r.run.key in carried], evaluated),
@@ -161,7 +163,11 @@ def _section(
 
 
 def _cell(
-    cell: ScoreCell, place: dict[grouping.Row, int], sized: list[Any], carried: set[str]
+    cell: ScoreCell,
+    place: dict[grouping.Row, int],
+    sized: list[Any],
+    carried: set[str],
+    conditions: dict[str, int],
 ) -> Json:
     return {
         "row": place[cell.row],
@@ -179,6 +185,7 @@ def _cell(
         "mixed": len(cell.machines) > 1,
         "peak": cell.peak,
         "front": cell.front,
+        "conditions": conditions[grouping.conditions(cell.records[0])],
         "runs": [record.run.key for record in cell.records if record.run.key in carried],
     } | (_tuning(cell) if cell.tuned.choices else {})
 

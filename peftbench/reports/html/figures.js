@@ -98,7 +98,7 @@ function sizeFigure() {
   });
 }
 
-/** Whether the intervals of two neighbours on a front are apart, so that their order is decided. */
+/** Whether the intervals over seeds of two neighbours on a front are apart. */
 const apart = ([one, two]) => known(one.high) && known(two.low) && one.high < two.low;
 
 /** Score against a cost, with the front of what nothing beats in both. */
@@ -118,6 +118,7 @@ function costFigure(name, { title, label, value, text, note }) {
           high: cell.interval && 100 * cell.interval[1],
           all: cell.defined === cell.n,
           front: cell.front.includes(name),
+          conditions: name === "seconds" || cell.conditions, // a longer budget counts in seconds alone
           title: `${rowOf(cell).label}\n${metricOf(section)} ${spread(cell)} % (n = ${counted(cell)})\n${text(cell)}${cell.front.includes(name) ? "\non the front: nothing scores as high for less" : ""}`,
         }));
         const front = d3.sort(drawn.filter((one) => one.front), (one) => one.x);
@@ -134,7 +135,7 @@ function costFigure(name, { title, label, value, text, note }) {
               stroke: (one) => colour(one.method),
               strokeOpacity: 0.5,
             }),
-            ...d3.pairs(front).map((pair) =>
+            ...d3.groups(front, (one) => one.conditions).flatMap(([, part]) => d3.pairs(part)).map((pair) =>
               Plot.line(pair, { x: "x", y: "y", curve: "step-after", stroke: "var(--quiet)", strokeWidth: 1.4, strokeDasharray: apart(pair) ? null : "3 3" })
             ),
             ...["start", "end"].map((side) =>

@@ -4,8 +4,9 @@ import statistics
 
 import numpy as np
 
-from peftbench.analysis import best_in_column, grouping, mean_ranks, significance
+from peftbench.analysis import best_in_column, grouping, significance
 from peftbench.analysis.comparison import PairedComparison, family
+from peftbench.analysis.failures import diverged_mark
 from peftbench.core.run import Json, Record
 from peftbench.core.text import count_of, listed_names
 from peftbench.reports import glossary
@@ -60,7 +61,10 @@ def _highest(found: list[ScoreCell], labels: dict[grouping.Row, str]) -> str:
         here = [cell for cell in found if cell.sized == one and cell.score is not None]
         if here:
             top = max(here, key=lambda cell: cell.score or 0.0)
-            told.append(f"{labels[top.row]} on {glossary.section(grouping.title(one, sized))}")
+            mark = diverged_mark(top.diverged)
+            told.append(
+                f"{labels[top.row]}{mark} on {glossary.section(grouping.title(one, sized))}"
+            )
     if not told:
         return "No run has a defined score."
     return f"Highest mean: {listed_names(told, 4)}; no difference between methods was tested."
@@ -72,19 +76,13 @@ def interval(cell: ScoreCell) -> tuple[float, float] | None:
     return None if effect is None else (effect.low, effect.high)
 
 
-def ranks(records: list[Record]) -> dict[grouping.Row, float]:
-    """Mean rank of each row that is ranked, the figures of the report `ranks`."""
-    ranked = mean_ranks.rank_rows(records)
-    return dict(zip(ranked.rows, ranked.found.mean.tolist(), strict=True)) if ranked else {}
-
-
 def best(
     inputs: Inputs, by_row: dict[grouping.Row, list[Record]], labels: dict[grouping.Row, str]
 ) -> dict[grouping.Sized, grouping.Row]:
     """The row of each task and size that is significantly best, see `best_in_column`.
 
-    Only where all predictions can be read, all rows answered the same questions, and each has a
-    score for at least two seeds; never a row of which seeds diverged.
+    Only where all predictions can be read, all rows answered the same questions with one budget and
+    precision, and each has a score for at least two seeds; never a row of which seeds diverged.
     """
     row_of = {record.run.key: row for row, members in by_row.items() for record in members}
     counted = [grouping.sized(record) for record in inputs.records]
@@ -95,10 +93,11 @@ def best(
             rows.setdefault(row_of[record.run.key], {})[record.run.seed] = record
         whole = len(members) == counted.count(one) <= best_in_column.MOST
         scored = all(record.score is not None for record in members)
-        if not (whole and scored and len(rows) > 1 and min(map(len, rows.values())) > 1):
+        alike = not grouping.have_several_conditions(members)
+        if not (whole and scored and alike and len(rows) > 1 and min(map(len, rows.values())) > 1):
             continue
         top = max(rows, key=lambda row: statistics.fmean(r.score or 0 for r in rows[row].values()))
-        if inputs.diverged.beside(record.run for record in rows[top].values()):
+        if inputs.diverged.count(rows[top].values()):
             continue  # the seeds that are left overstate it
         metric = members[0].run.task.metrics[0]
         pairs = family(rows, top, labels, inputs.load, metric, inputs.resamples)

@@ -128,7 +128,7 @@ const COSTS = [
     label: TUNED ? "training and tuning seconds" : "training seconds",
     value: (cell) => (TUNED ? cell.total : cell.seconds),
     text: (cell) => `${seconds(cell.seconds)} s${cell.mixed ? " (mixed machines)" : ""}${cell.trials ? `, with ${cell.trials} trials ${known(cell.total) ? `${seconds(cell.total)} s` : "of another machine"}` : ""}`,
-    note: (TUNED ? "With all trials that a learning rate was chosen from (of training alone where it was not chosen here); rows whose trials are of another machine are left out. " : "") + "Means over seeds. The stepped line joins what no other method beats in score and time at once (the Pareto front), dashed where the 95 % intervals of neighbours overlap; rows on it are named and have this interval.",
+    note: (TUNED ? "With all trials that a learning rate was chosen from (of training alone where it was not chosen here); rows whose trials are of another machine are left out. " : "") + "Means over seeds. The stepped line joins what no other method beats in score and time at once (the Pareto front), dashed where the 95 % intervals of neighbours overlap, over seeds alone; rows on it are named and have this interval.",
   }],
   ["trained", {
     title: "Score and trained weights",

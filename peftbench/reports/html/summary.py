@@ -4,6 +4,7 @@ from collections import Counter
 
 from peftbench.analysis import convention, failures, grouping
 from peftbench.analysis.comparison import PairedComparison
+from peftbench.analysis.significance import DETECTED
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json, Record
 from peftbench.core.text import count_of
@@ -107,7 +108,8 @@ def _scores(parts: dict[str, list[ScoreCell]], labels: dict[grouping.Row, str]) 
 
 def _seeds(cell: ScoreCell) -> str:
     some = f"{len(cell.defined)} of " if len(cell.defined) < len(cell.records) else ""
-    return f"n = {some}{len(cell.records)}"
+    more = f", {count_of(cell.diverged, 'more seed')} diverged" if cell.diverged else ""
+    return f"n = {some}{len(cell.records)}{more}"
 
 
 def _decided(pairs: list[PairedComparison]) -> list[str]:
@@ -118,11 +120,13 @@ def _decided(pairs: list[PairedComparison]) -> list[str]:
     points = 100 * pairs[0].margin
     margin = f"{points:g} point" + "s" * (points != 1)
     against = sorted({_said(pair.against) for pair in pairs})
+    over = sum(pair.overstated for pair in pairs)
     lines = [
         f"{count_of(len(pairs), 'comparison')} with {named(against)}: "
         f"{kinds['better'] + kinds['worse']} decided ({kinds['better']} better, "
         f"{kinds['worse']} worse), {kinds['not worse']} not worse within {margin}, "
         f"{kinds['undecided']} undecided"
+        + (f", {count_of(over, 'verdict')} for a side of which seeds diverged" if over else "")
         + "".join(f", {kinds[kind]} {told}" for kind, told in _OTHER.items() if kinds[kind])
         + "."
     ]
@@ -139,19 +143,29 @@ def _decided(pairs: list[PairedComparison]) -> list[str]:
         left = [pair for pair in here if pair.kind == "undecided" and pair.effect]
         if left:
             rows = named([_said(pair.label) for pair in left], 4)
-            text = f"not significantly different from {base}: {rows}"
-            every = [100 * pair.effect.detectable for pair in left if pair.effect]
-            if least := [value for value in every if value == value]:
-                low, high = f"{min(least):.1f}", f"{max(least):.1f}"
-                text += (
-                    f" (with {count_of(left[0].seeds, 'seed')} and {left[0].examples:,} examples a "
-                    f"true difference of {low if low == high else f'{low} to {high}'} points is "
-                    "detected with 80 % probability)"
-                )
-            told.append(text)
+            told.append(f"not significantly different from {base}: {rows}{_detectable(left)}")
         if told:
             lines.append(f"{glossary.section(task)}: {'; '.join(told)}.")
     return lines
+
+
+def _detectable(left: list[PairedComparison]) -> str:
+    """What undecided comparisons would have detected, by their numbers of seeds."""
+    by_seeds: dict[int, list[float]] = {}
+    for pair in left:
+        if pair.effect is not None and pair.effect.detectable == pair.effect.detectable:
+            by_seeds.setdefault(pair.seeds, []).append(100 * pair.effect.detectable)
+    if not by_seeds:
+        return ""
+    told = []
+    for seeds, least in sorted(by_seeds.items()):
+        low, high = f"{min(least):.1f}", f"{max(least):.1f}"
+        span = low if low == high else f"{low} to {high}"
+        told.append(f"{span} points with {count_of(seeds, 'seed')}")
+    return (
+        f" (a true difference of {' or of '.join(told)} and {left[0].examples:,} examples is "
+        f"detected {DETECTED})"
+    )
 
 
 #: Kinds of pairs of which there is nothing to decide, in words.
@@ -167,8 +181,7 @@ def _effect(pair: PairedComparison) -> str:
     if pair.effect is None:
         return _said(pair.label)
     low, value, high = (100 * end for end in (pair.effect.low, pair.effect.value, pair.effect.high))
-    given = ", given that it trains" if pair.failed == (0, 0) else ""
-    text = f"({value:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}{given})"
+    text = f"({value:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}{pair.given})"
     return f"{_said(pair.label)} {text.replace('-', _MINUS)}"
 
 
@@ -216,7 +229,7 @@ def _costs(parts: dict[str, list[ScoreCell]], labels: dict[grouping.Row, str]) -
             continue
         order = sorted(here, key=lambda cell: cell.seconds)
         first, last = order[0], order[-1]
-        best = cheapest_front(here, lambda cell: cell.total)
+        best = cheapest_front(here, lambda cell: cell.total, across=True)
         tuned = any(cell.tuned.choices for cell in here)
         less = "less time, the trials of tuned ones counted," if tuned else "less time"
         lines.append(

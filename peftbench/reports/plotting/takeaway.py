@@ -21,12 +21,17 @@ def sentence(pairs: Iterable[PairedComparison]) -> str:
     sizes: dict[str, set[grouping.Sized]] = {}
     for pair in tested:
         sizes.setdefault(pair.sized[0], set()).add(pair.sized)
-    if not any(pair.kind == "better" for pair in tested):
+    told = [pair for pair in tested if not pair.overstated]
+    if not any(pair.kind == "better" for pair in told):
         parts.append(f"no method is significantly better than {against}")
     for kind in ("better", "worse"):
-        if named := _named([pair for pair in tested if pair.kind == kind], sizes):
+        if named := _named([pair for pair in told if pair.kind == kind], sizes):
             than = "" if parts else f" than {against}"
             parts.append(f"significantly {kind}{than}: {listed_names(named, 4)}")
+    for kind in ("better", "worse"):
+        over = [pair for pair in tested if pair.kind == kind and pair.overstated]
+        if named := _named(over, sizes):
+            parts.append(f"{kind} without the seeds that diverged: {listed_names(named, 4)}")
     undecided = sum(pair.kind == "undecided" for pair in tested)
     parts.append(f"undecided: {undecided} of {len(tested):,} comparison" + "s" * (len(tested) != 1))
     text = "; ".join(parts)
