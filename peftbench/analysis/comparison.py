@@ -106,7 +106,7 @@ class PairedComparison:
 
     @property
     def overstated(self) -> bool:
-        """Whether the verdict favours a side of which seeds diverged, whose scores it lacks."""
+        """Whether the verdict favours a side of which seeds diverged and have no score."""
         return bool(self.lost[self.kind == "worse"]) and self.kind in (
             "better",
             "worse",

@@ -64,7 +64,7 @@ class ClaimEvidence:
             or no such number is in sight.
         sides: a run of each row, to be done with other seeds.
         untuned: whether p would decide it, if the learning rates had been chosen here.
-        lacks: `NONE_DIVERGES` or `MOST_TRAIN`, where that is what leaves it open.
+        awaits: `NONE_DIVERGES` or `MOST_TRAIN`, where that is what leaves it open.
     """
 
     title: str
@@ -86,7 +86,7 @@ class ClaimEvidence:
     adjusted: float | None = None
     verdict: str = "undecided"
     untuned: bool = False
-    lacks: str = ""
+    awaits: str = ""
 
 
 def scored(claim: Claim, one: Found, told: Resampled) -> ClaimEvidence:
@@ -113,7 +113,7 @@ def scored(claim: Claim, one: Found, told: Resampled) -> ClaimEvidence:
             steady = runs[0] if cell.toward else runs[1]
         if cell.p is not None and steady and 2 * _collapsed(steady) >= len(steady):
             why = f"{_collapsed(steady)} of {len(steady)} runs collapsed, which is not steadiness"
-            return replace(cell, p=None, needed=None, why=f"undefined: {why}", lacks=MOST_TRAIN)
+            return replace(cell, p=None, needed=None, why=f"undefined: {why}", awaits=MOST_TRAIN)
         return cell
     scores = [told.whole[side] for side in sides]
     if bad := sum(int(np.sum(~np.isfinite(side))) for side in scores):

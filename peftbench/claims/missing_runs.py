@@ -94,9 +94,9 @@ def _named(tested: list[Verdict], waits: list[list[bool]]) -> list[str]:
 def waiting(tested: list[Verdict]) -> list[str]:
     """Comments on what claims wait for that runs at the same rates do not give."""
     found = {"learning rates have to be chosen on the task first": untuned(tested)}
-    for lacks in (NONE_DIVERGES, MOST_TRAIN):
-        waits = [[cell.lacks == lacks and not cell.untuned for cell in one.cells] for one in tested]
-        found[f"a rate is needed at which {lacks}"] = _named(tested, waits)
+    for rate in (NONE_DIVERGES, MOST_TRAIN):
+        waits = [[cell.awaits == rate and not cell.untuned for cell in one.cells] for one in tested]
+        found[f"a rate is needed at which {rate}"] = _named(tested, waits)
     return [f"# {what}: {', '.join(names)}" for what, names in found.items() if names]
 
 

@@ -171,7 +171,7 @@ def _verdict(
     if gone := diverged.beside(item.run for side in one.sides for item in side.items.values()):
         rows = ", ".join(sorted({run.row for run in gone}))
         why = f"seeds of {rows} diverged ({len(gone)})" + f"; without them {verdict}" * decided
-        return replace(cell, why=why, needed=None, lacks=evidence.NONE_DIVERGES)
+        return replace(cell, why=why, needed=None, awaits=evidence.NONE_DIVERGES)
     if not decided:
         return cell
     return replace(

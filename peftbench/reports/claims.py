@@ -178,15 +178,15 @@ def _decides(one: Verdict) -> str:
     if known:
         few, many = known[0], known[-1]
         told.append(f"{few} seeds" if few == many else f"{few} to {many} seeds")
-    tuned = [cell for cell in left if not (cell.untuned or cell.lacks)]
+    tuned = [cell for cell in left if not (cell.untuned or cell.awaits)]
     if beyond := sum(cell.needed is None and cell.effect is not None for cell in tuned):
         told.append(f"in {_of(beyond, one)} more than 100 seeds, or more examples")
     if lost := sum(cell.needed is None and cell.effect is None for cell in tuned):
         told.append(f"{_of(lost, one)} undefined, seeds do not help")
     if untuned := sum(cell.untuned for cell in left):
         told.append(f"in {_of(untuned, one)} rates that are chosen on the task")
-    lacking = Counter(cell.lacks for cell in left if cell.lacks and not cell.untuned)
-    told += [f"in {_of(n, one)} a rate at which {lacks}" for lacks, n in sorted(lacking.items())]
+    lacking = Counter(cell.awaits for cell in left if cell.awaits and not cell.untuned)
+    told += [f"in {_of(n, one)} a rate at which {awaits}" for awaits, n in sorted(lacking.items())]
     if one.why:
         told.append(f"there are {one.why}")
     return "; ".join(told)
@@ -237,7 +237,7 @@ def _verdict(cell: ClaimEvidence) -> str:
 
 
 def _seeds(cell: ClaimEvidence) -> str:
-    if cell.verdict != "undecided" or cell.untuned or cell.lacks:
+    if cell.verdict != "undecided" or cell.untuned or cell.awaits:
         return ""
     if cell.needed is None and cell.effect is None:
         return ""
