@@ -73,20 +73,29 @@ NOTE = (
 _TRIVIAL = {
     "classification": "the majority class of the training labels",
     "regression": "the mean of the training labels",
+    "generation": "the training text that is most like the others",
 }
 
 
 def note(kinds: Iterable[str]) -> str:
     """How collapsed runs of these kinds of tasks count."""
     known = sorted({*kinds} & _COLLAPSED.keys())
-    return _COLLAPSED[known[0]] if len(known) == 1 else NOTE
+    if len(known) == 1:
+        return _COLLAPSED[known[0]]
+    if "generation" in known:
+        return f"{NOTE[:-1]}; one text for all examples with the score of that text."
+    return NOTE
 
 
 def baseline_note(kinds: Iterable[str]) -> str:
     """What the constant prediction is in these kinds of tasks."""
     known = sorted({*kinds} & _TRIVIAL.keys())
-    both = f"{_TRIVIAL['classification']}, or their mean in a regression"
-    return f"{BASELINE.capitalize()}: {_TRIVIAL[known[0]] if len(known) == 1 else both}."
+    if len(known) == 1:
+        told = _TRIVIAL[known[0]]
+    else:
+        told = _TRIVIAL["classification"] + ", or their mean in a regression"
+        told += f"; in generation {_TRIVIAL['generation']}" * ("generation" in known)
+    return f"{BASELINE.capitalize()}: {told}."
 
 
 def counted_record(record: Record) -> Record:

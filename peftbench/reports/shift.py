@@ -206,7 +206,9 @@ def plot_shift(found: list[Evaluated], trained: dict[str, int], palette: Palette
     for start in range(0, len(sections), 3):
         page = [(section, _heat(section)) for section in sections[start : start + 3]]
         most = max(len(lines) for _, lines in page)
-        figure, axes = drawing.panels(len(page), height=0.7 + 0.16 * most)
+        slanted = any(len(_targets(section)) > _SIDE_BY_SIDE for section, _ in page)
+        height = (1.3 if slanted else 0.7) + 0.16 * most
+        figure, axes = drawing.panels(len(page), height=height)
         for (axis,), (section, lines) in zip(axes, page, strict=True):
             labels = [[line.label for line in one] for one in (page[0][1], lines)]
             _map(axis, section, lines, named=labels[0] != labels[1] or axis is axes[0][0])
@@ -282,6 +284,10 @@ def _untrained(target: Json, metric: str) -> float | None:
     return found
 
 
+#: So many names of targets have room side by side below a panel.
+_SIDE_BY_SIDE = 4
+
+
 def _map(axis: Any, section: grouping.TableSection, lines: list[_HeatLine], named: bool) -> None:
     targets = _targets(section)
     means = [line.means for line in lines]
@@ -295,8 +301,15 @@ def _map(axis: Any, section: grouping.TableSection, lines: list[_HeatLine], name
             dark = grid[y, x] < 0.5
             axis.text(x, y, text, ha="center", va="center", color="w" if dark else "k", fontsize=6)
     axis.imshow(grid, cmap="cividis", aspect="auto", vmin=0, vmax=1)
-    names = [f"{name.replace('_', ' ')}\n{metric}" for name, metric in targets.items()]
-    axis.set_xticks(range(len(targets)), [_wrapped(name, len(names)) for name in names])
+    names = [
+        f"{glossary.section(name).replace('_', ' ')}\n{glossary.metric(metric)}"
+        for name, metric in targets.items()
+    ]
+    if len(names) > _SIDE_BY_SIDE:
+        slanted = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
+        axis.set_xticks(range(len(names)), [name.replace("\n", " ") for name in names], **slanted)
+    else:
+        axis.set_xticks(range(len(names)), [_wrapped(name, len(names)) for name in names])
     axis.set_yticks(range(len(lines)), [glossary.row(line.label) for line in lines])
     axis.set_title(f"trained on {glossary.section(section.title)}")
     axis.tick_params(length=0, labelleft=named)

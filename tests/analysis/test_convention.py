@@ -49,6 +49,17 @@ def test_a_precision_that_is_undefined_counts_as_nothing_also_where_the_majority
     assert counted[["metric", "trivial"]].to_numpy().tolist() == [[0.0, 0.684]]
 
 
+def test_notes_of_several_kinds_name_what_each_of_them_has():
+    both = convention.baseline_note(["classification", "regression"])
+    assert both.endswith(
+        "the majority class of the training labels, or their mean in a regression."
+    )
+    written = convention.baseline_note(["classification", "generation"])
+    assert written.endswith("; in generation the training text that is most like the others.")
+    assert "text" not in convention.note(["classification", "regression"])
+    assert convention.note(["classification", "generation"]).endswith("the score of that text.")
+
+
 def test_labels_of_one_class_stay_undefined():
     (run,) = records.runs("task=cola")
     made = records.record(run, None, trivial=dict.fromkeys(run.task.metrics))
