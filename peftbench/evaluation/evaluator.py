@@ -361,7 +361,7 @@ def _sums(tensor: Tensor, start: Tensor | None = None) -> tuple[float, float]:
     """
     values = tensor.detach().double()
     if start is not None:
-        values -= start
+        values = values - start  # not in place: of an fp64 model `values` is the weight itself
     norm, size = (torch.linalg.vector_norm(values, order) for order in (2, 1))
     return float(norm) ** 2, float(size)
 
