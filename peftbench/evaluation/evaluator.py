@@ -149,7 +149,7 @@ class KeptModel:
         self,
         asked_as: Run,
         tokens: TokenizedSplit,
-        report: Callable[[Json], None],
+        report: Callable[[Json], None] = lambda news: None,
         *,
         untrained: bool = False,
     ) -> Arrays:

@@ -278,8 +278,8 @@ def check_precision(runs: list[Run], gpus: list[str]) -> None:
     half = sum(run.train.precision == "fp16" for run in runs)
     if half and not gpus:
         raise ConfigError(
-            f"train.precision=fp16 of {half} of {count_of(len(runs), 'run')} is for GPUs, and none "
-            "is used here; use auto, bf16 or fp32, or choose a GPU with --device cuda"
+            f"train.precision=fp16, which is for GPUs: {half} of {count_of(len(runs), 'run')}, and "
+            "no GPU is used here; use auto, bf16 or fp32, or choose a GPU with --device cuda"
         )
 
 

@@ -58,7 +58,10 @@ def test_auto_is_bf16_where_the_device_multiplies_it(monkeypatch, native, found)
 
 def test_fp16_without_a_gpu_is_refused_before_anything_starts(task, tmp_path):
     planned = plan(*words(task, "train.precision=auto,fp16"))
-    with pytest.raises(ConfigError, match=r"1 of 2 runs have train\.precision=fp16"):
+    with pytest.raises(
+        ConfigError,
+        match=r"train\.precision=fp16, which is for GPUs: 1 of 2 runs, and no GPU is used",
+    ):
         run_plan(planned, ResultsFolder(tmp_path / "r"), RunOptions(device="cpu"))
 
 
