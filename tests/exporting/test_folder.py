@@ -469,6 +469,15 @@ def run_card(folder: Path, place: Path, block: int = 0) -> dict:
     return namespace
 
 
+def card_logits(made, run):
+    """What the model that a card made answers to the probes."""
+    tokens = probe_tokens(run, made["tokenizer"])
+    batch = batching.collate(tokens, np.arange(len(tokens)), made["tokenizer"].pad_token_id, "2d")
+    ids = prompting.verbalizer_ids(run, made["tokenizer"])
+    with torch.inference_mode():
+        return CalledModel(made["model"].eval(), ids)(batch)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize(
     ("method", "form", "family", "words"),
@@ -502,11 +511,7 @@ def test_the_code_of_a_card_gives_the_logits_of_the_run(
     export_run(record, results, tmp_path / "out", form, validation=False)
     expected = probe_logits(rebuild(record, results))
     made = run_card(tmp_path / "out", tmp_path)
-    tokens = probe_tokens(run, made["tokenizer"])
-    batch = batching.collate(tokens, np.arange(len(tokens)), made["tokenizer"].pad_token_id, "2d")
-    ids = prompting.verbalizer_ids(run, made["tokenizer"])
-    with torch.inference_mode():
-        found = CalledModel(made["model"].eval(), ids)(batch)
+    found = card_logits(made, run)
     assert expected.abs().max() > 0.1
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     if not language and form != "peftbench":
@@ -625,11 +630,7 @@ def test_a_base_that_only_a_package_has_is_written_beside_the_adapter(
     assert said["base_model_name_or_path"] == str(tmp_path / "out/base")
     shutil.rmtree(base)
     made = run_card(tmp_path / "out", tmp_path)
-    tokens = probe_tokens(run, made["tokenizer"])
-    batch = batching.collate(tokens, np.arange(len(tokens)), made["tokenizer"].pad_token_id, "2d")
-    ids = prompting.verbalizer_ids(run, made["tokenizer"])
-    with torch.inference_mode():
-        found = CalledModel(made["model"].eval(), ids)(batch)
+    found = card_logits(made, run)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
