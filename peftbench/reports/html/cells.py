@@ -128,8 +128,7 @@ def cheapest_front(
     Args:
         here: the cells.
         cost: of one.
-        across: whether those of several budgets and precisions, and of none, are held against each
-            other.
+        across: whether cells of several budgets and precisions, and untrained ones, share a front.
     """
     points = {
         number: (cell.score, cost(cell))
