@@ -2,7 +2,7 @@
 
 from peftbench.config import catalog
 from peftbench.core.run import Run
-from peftbench.core.text import format_duration
+from peftbench.core.text import count_of, format_duration
 from peftbench.reports.tables.markdown import Table
 from peftbench.results.status import SweepStatus
 from peftbench.runner import prefetch
@@ -51,8 +51,7 @@ def plan_table(status: SweepStatus) -> Table:
     if len(columns) == len(shown) + 3:  # one kind of count: the number of seeds
         columns.pop(-2)
         rows = [[*row[:-2], row[-1]] for row in rows]
-    count = len(status.plan.runs)
-    title = f"{count} run{'s' * (count != 1)}"
+    title = count_of(len(status.plan.runs), "run")
     if len(models) == 1:
         title += f" of {models.pop()}"
     if len(rates) == 1:

@@ -122,9 +122,9 @@ class SweepStatus:
         lines = [count_of(len(plan.runs), "distinct run")]
         if plan.repeats:
             lines[0] = f"{plan.cells} grid points are {lines[0]}"
-        lines[0] += f": {len(plan.runs) - len(missing)} done, {len(missing)} missing"
+        lines[0] += f": {len(plan.runs) - len(missing):,} done, {len(missing):,} missing"
         if failed := sum(run.key in self.failed for run in missing):
-            lines[0] += f", {failed} of them failed before"
+            lines[0] += f", {failed:,} of them failed before"
         for again, first in plan.repeats[:5]:
             lines.append(f"  {again} duplicates {first}")
         if len(plan.repeats) > 5:
@@ -137,7 +137,7 @@ class SweepStatus:
             todo, every = len(self.unevaluated), len(plan.evaluations)
             lines.append(
                 f"{count_of(every, 'evaluation')} of these runs: "
-                f"{every - todo} done, {todo} missing"
+                f"{every - todo:,} done, {todo:,} missing"
                 + ", on top of the time below"
                 * bool(todo and missing)
             )
