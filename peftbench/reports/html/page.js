@@ -122,22 +122,30 @@ const tables = (about) =>
 
 const TUNED = DATA.cells.some((cell) => cell.trials);
 
+const STEPS = "The stepped line joins what no other method beats in score and cost at once (the Pareto front), dashed where the 95 % intervals of neighbours overlap, over seeds alone; rows on it are named and have this interval.";
+
 const COSTS = [
   ["seconds", {
     title: "Score and training time",
     label: TUNED ? "training and tuning seconds" : "training seconds",
     value: (cell) => (TUNED ? cell.total : cell.seconds),
     text: (cell) => `${seconds(cell.seconds)} s${cell.mixed ? " (mixed machines)" : ""}${cell.trials ? `, with ${cell.trials} trials ${known(cell.total) ? `${seconds(cell.total)} s` : "of another machine"}` : ""}`,
-    note: (TUNED ? "With all trials that a learning rate was chosen from (of training alone where it was not chosen here); rows whose trials are of another machine are left out. " : "") + "Means over seeds. The stepped line joins what no other method beats in score and time at once (the Pareto front), dashed where the 95 % intervals of neighbours overlap, over seeds alone; rows on it are named and have this interval.",
+    note: (TUNED ? "With all trials that a learning rate was chosen from (of training alone where it was not chosen here); rows whose trials are of another machine are left out. " : "") + `Means over seeds. ${STEPS}`,
   }],
   ["trained", {
     title: "Score and trained weights",
     label: "trained weights, head left out",
     value: (cell) => Math.max(1, cell.trained),
     text: (cell) => `${group(cell.trained)} trained weights`,
-    note: "The head is not counted; a method that trains nothing else stands at 1. The stepped line as above.",
+    note: "The head is not counted; a method that trains nothing else stands at 1. " + STEPS,
   }],
 ];
+
+/** The figure of a cost, or why there is none. */
+function costs([name, more]) {
+  const there = DATA.cells.some((cell) => known(more.value(cell)));
+  return there ? costFigure(name, more) : element("p", { class: "small" }, `${more.title}: not drawn, since the trials of all learning rates were made on another machine.`);
+}
 
 paint();
 document.title = `peftbench: ${DATA.folder}`;
@@ -160,7 +168,7 @@ put(
 );
 put("texts", DATA.tables.filter((one) => one.about === "texts").map((one) => plainTable(one, false)));
 put("differences", forestFigure(), tables("differences"));
-put("costs", DATA.warning ? element("p", { class: "small" }, DATA.warning) : null, COSTS.map(([name, more]) => costFigure(name, more)), tables("costs"));
+put("costs", DATA.warning ? element("p", { class: "small" }, DATA.warning) : null, COSTS.map(costs), tables("costs"));
 put("learning", learningFigure());
 put("evaluations", DATA.curves.map(curveFigure), tables("suites"));
 put("runs", runsTable());
