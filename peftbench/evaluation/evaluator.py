@@ -359,9 +359,9 @@ def _sums(tensor: Tensor, start: Tensor | None = None) -> tuple[float, float]:
 
     In fp64, of this tensor alone: all of a large model at once would not fit beside it.
     """
-    values = tensor.detach().double()
+    values = tensor.detach().to(torch.float64, copy=True)  # of an fp64 model, too
     if start is not None:
-        values = values - start  # not in place: of an fp64 model `values` is the weight itself
+        values -= start
     norm, size = (torch.linalg.vector_norm(values, order) for order in (2, 1))
     return float(norm) ** 2, float(size)
 
