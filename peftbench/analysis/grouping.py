@@ -122,7 +122,7 @@ def made_with(record: Record) -> Json:
 
 
 def conditions(record: Record) -> str:
-    """What rows share that are compared, ranked, tested for the best, or held on one front.
+    """What rows share that are compared, ranked, tested for the best, or drawn as one front.
 
     The budget and the precision, and of a budget in seconds the machine.
     """
@@ -193,9 +193,9 @@ class TableSection:
 def labels(by_row: Iterable[Row], split: list[str]) -> dict[Row, str]:
     """What a figure calls each row: its method, and settings in which rows of that differ.
 
-    Budgets and precisions are told where any two rows differ in them. A setting that a row does not
-    have is not told, nor how often it was evaluated in training where the other settings tell rows
-    apart.
+    Budgets and precisions are shown where any two rows differ in them. A setting that a row does
+    not have is not shown, nor how often it was evaluated in training where the other settings tell
+    rows apart.
     """
     every = list(by_row)
     found = {}

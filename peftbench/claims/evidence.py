@@ -297,7 +297,7 @@ def _resampled(
 def _comparable(metric: str, outputs: Array, score: float, label: Array) -> Array:
     """Outputs whose metric on a set is the score that the suite found there.
 
-    Whether values are one value is told in the unit of the run's own labels, which this score has.
+    Whether values are one value is decided in the unit of the run's own labels, that of this score.
     """
     if metric not in shift.CORRELATIONS:
         return outputs

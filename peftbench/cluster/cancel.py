@@ -72,7 +72,7 @@ def cancel(results: ResultsFolder, names: list[str]) -> tuple[list[Cancelled], l
         for one in chosen:
             try:
                 found += _cancel(one, results, done)
-            except ConfigError as error:  # what became of those before it is told all the same
+            except ConfigError as error:  # what became of those before it is reported all the same
                 found.append(Cancelled(one.name, 0, failed=str(error)))
     return found, bad
 

@@ -184,7 +184,7 @@ def test_a_gpu_that_refuses_kernels_ends_the_sweep_before_it_starts(scripted, tm
 def test_a_worker_sees_gpus_by_the_numbers_under_which_they_were_found(
     given, order, scripted, monkeypatch
 ):
-    """NVML goes by the bus, CUDA by speed unless it is told; given numbers are CUDA's own."""
+    """NVML numbers by the bus, CUDA by speed by default; given numbers are CUDA's own."""
     for name, value in (("CUDA_VISIBLE_DEVICES", given), ("CUDA_DEVICE_ORDER", None)):
         monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
     told = """
